@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.crops import crop_landmarks, cut_crop, shrunk_mask, small_size
-from talkhead.dataset import FRAMES, MASKS, SMALL_MASKS, ImageFile
+from talkhead.crops import crop_landmarks, cut_crop
+from talkhead.dataset import FRAMES, MASKS, ImageFile
 from talkhead.device import map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.footage import Footage
@@ -114,13 +114,13 @@ class _Cut:
         frame: Its number.
         image: [height, width, 3] uint8, the whole frame.
         crop: [H, W, 3] uint8.
-        mask: [H, W] uint8, 255 = person.
+        mask: [H, W] uint8, 255 = person; None if it is not stored.
     """
 
     frame: int
     image: UInt8
     crop: UInt8
-    mask: UInt8
+    mask: UInt8 | None
 
 
 @dataclass
@@ -130,7 +130,6 @@ class _Chunk:
     n_frames: int = 0
     crops: list[UInt8] = field(default_factory=list)
     masks: list[UInt8] = field(default_factory=list)
-    small_masks: list[UInt8] = field(default_factory=list)
     features: list[Float64] = field(default_factory=list)
 
 
@@ -142,7 +141,6 @@ class _CropFiles:
         source = (job.footage.info.height, job.footage.info.width)
         every = np.ones(len(job.has_image), dtype=bool)
         self._features = ImageFile(folder / FEATURES, (8 * N_FEATURES,))
-        small = ImageFile(folder / SMALL_MASKS, small_size(size))
         self._samples = ImageFile(folder / SAMPLES, (*source, 3))
         # Each file with the frames [F] that have an entry in it.
         self._files = {
@@ -151,8 +149,6 @@ class _CropFiles:
         }
         if job.has_features:
             self._files["features"] = (self._features, every)
-        if not job.has_image.all():
-            self._files["small_masks"] = (small, every)
         if job.sampled.any():
             self._files["samples"] = (self._samples, job.sampled)
         self._n_frames = len(job.has_image)
@@ -188,7 +184,7 @@ class _CropFiles:
 
     def append(self, chunk: _Chunk) -> None:
         """Write a chunk to the disk."""
-        images = {"crops": chunk.crops, "masks": chunk.masks, "small_masks": chunk.small_masks}
+        images = {"crops": chunk.crops, "masks": chunk.masks}
         for name, (file, _) in self._files.items():
             if name == "features":
                 file.append(np.array(chunk.features).view(np.uint8))
@@ -261,7 +257,6 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     features = _FeatureTracker(job, segmenter) if job.has_features else None
     if features is not None and done:
         features.resume(files.last_features())
-    keeps_all = bool(job.has_image.all())
     n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
     cut = map_concurrently(
@@ -274,9 +269,7 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
                 chunk.n_frames += 1
                 if features is not None:
                     chunk.features.append(features.measure(one.crop, one.frame))
-                if not keeps_all:
-                    chunk.small_masks.append(shrunk_mask(one.mask))
-                if job.has_image[one.frame]:
+                if one.mask is not None:
                     chunk.crops.append(one.crop)
                     chunk.masks.append(one.mask)
                 if job.sampled[one.frame]:
@@ -289,10 +282,11 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
 
 
 def _cut(job: CropJob, segmenter: PersonSegmenter, numbered: tuple[int, UInt8]) -> _Cut:
-    """Cut the crop out of a frame, given as number and image, and segment it."""
+    """Cut the crop out of a frame, given as number and image, and segment it if its mask is stored."""
     frame, image = numbered
     crop = job.crop(image, frame)
-    return _Cut(frame, image, crop, segmenter.mask(crop))
+    # Segmenting takes three times as long as all else.
+    return _Cut(frame, image, crop, segmenter.mask(crop) if job.has_image[frame] else None)
 
 
 class _FeatureTracker:

@@ -14,10 +14,13 @@ from talkhead.frame_selection import farthest_first, longest_run_of_clips
 from talkhead.preprocess.occlusion import head_posture
 from talkhead.types import Bool, Float32
 
-MAX_FRAMES = 6000
-"""Footage of up to four minutes keeps the images of all frames."""
-BLOCK_FRACTION = 4
-"""The idle clip and the held-out frames each keep 1 / BLOCK_FRACTION of them, a minute, without gaps."""
+MAX_FRAMES = 2400
+"""Footage of up to 96 seconds keeps the images of all frames."""
+MAX_FOLLOWED = 6000
+"""Further footage of a known person keeps more, since it is spoken in from beginning to end."""
+IDLE_FRACTION, HELD_OUT_FRACTION = 2, 8
+"""The idle clip keeps up to 1 / IDLE_FRACTION of them, 48 s, and the held-out frames up to
+1 / HELD_OUT_FRACTION, 12 s, both without gaps."""
 POSE_FRACTION = 4.0
 """Weight of a radian of head rotation relative to a unit of the code."""
 
@@ -68,8 +71,8 @@ def choose_stored_frames(
         return np.ones(len(places), dtype=bool)
     kept = np.zeros(len(places), dtype=bool)
     for first, after in (
-        longest_run_of_clips(unoccluded & train, occluded, joins, max_frames // BLOCK_FRACTION),
-        _least_occluded_run(unoccluded, ~train, max_frames // BLOCK_FRACTION),
+        longest_run_of_clips(unoccluded & train, occluded, joins, max_frames // IDLE_FRACTION),
+        _least_occluded_run(unoccluded, ~train, max_frames // HELD_OUT_FRACTION),
     ):
         kept[first:after] = True
     allowed = np.flatnonzero(unoccluded & train)

@@ -31,7 +31,7 @@ from talkhead.preprocess.head_crops import (
     SAMPLES,
     CropJob,
 )
-from talkhead.preprocess.image_selection import MAX_FRAMES
+from talkhead.preprocess.image_selection import MAX_FOLLOWED, MAX_FRAMES
 from talkhead.preprocess.landmarks import bridge_gaps, mesh_triangles
 from talkhead.preprocess.occlusion import mouth_occluded
 from talkhead.preprocess.person_mask import CropPlan, plan_crops
@@ -285,13 +285,22 @@ class PipelineRun:
         """Frames [F] without speech."""
         return np.asarray(self._codes["silent"].numpy())
 
+    @property
+    def max_images(self) -> int:
+        """Largest number of frames whose images are stored."""
+        return MAX_FRAMES if self.known is None else MAX_FOLLOWED
+
+    @property
+    def is_long(self) -> bool:
+        """True if the images of some frames are not stored."""
+        return len(self.train) > self.max_images
+
     @cached_property
     def has_image(self) -> Bool:
         """Frames [F] whose images are stored. For short footage these are all that are depicted."""
-        n_frames = len(self.train)
-        if n_frames <= MAX_FRAMES:
+        if not self.is_long:
             return self.depicted
-        specs = {"kept": TensorSpec((n_frames,), torch.bool)}
+        specs = {"kept": TensorSpec((len(self.train),), torch.bool)}
         return np.asarray(
             read_checked(self.folder / FRAME_SELECTION, specs, ADVICE)["kept"].numpy()
         )

@@ -39,7 +39,7 @@ from talkhead.preprocess.head_crops import (
     write_head_crops,
 )
 from talkhead.preprocess.head_pose import MAX_SHAPING, track_head
-from talkhead.preprocess.image_selection import MAX_FRAMES, choose_stored_frames, frame_places
+from talkhead.preprocess.image_selection import choose_stored_frames, frame_places
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import mesh_triangles
 from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
@@ -219,13 +219,13 @@ def select_frames(run: PipelineRun) -> None:
     Args:
         run: The run.
     """
-    if len(run.train) <= MAX_FRAMES:
+    if not run.is_long:
         return
     with run.progress.step("Choosing frames", total=1) as step:
         places = frame_places(run.codes, run.poses.viewmats, run.unoccluded_training)
         never = run.occluded.any(1) | ~run.depicted
         unoccluded = run.unoccluded & run.depicted
-        kept = choose_stored_frames(places, unoccluded, run.train, never, MAX_FRAMES, run.joins)
+        kept = choose_stored_frames(places, unoccluded, run.train, never, run.max_images, run.joins)
         write_tensors(run.folder / FRAME_SELECTION, {"kept": torch.from_numpy(kept)})
         step.advance()
 
@@ -241,7 +241,7 @@ def cut_heads(run: PipelineRun) -> None:
         TalkheadError: Too little space is free on the disk.
     """
     info, has_image = run.footage.info, run.has_image
-    if len(has_image) > MAX_FRAMES:
+    if run.is_long and run.known is None:
         n_trained = int((has_image & run.train & run.usable).sum())
         run.progress.message(
             f"Long footage: the renderer is trained on {n_trained:,} of {len(has_image):,} frames, "

@@ -314,6 +314,11 @@ class IdentityDataset:
         """Person masks of the crops [H, W] uint8, 255 = person, of the frames that have images."""
         return self._images(MASKS)
 
+    @property
+    def small_masks(self) -> ImageFile:
+        """Person masks at a quarter of the size, of as many frames as were needed so far."""
+        return ImageFile(self.path / SMALL_MASKS, small_size(self.info.crop_size))
+
     def _images(self, name: str, *channels: int) -> ImageFile:
         shape = (*self.info.crop_size, *channels)
         images = ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.has_image))
@@ -328,7 +333,7 @@ class IdentityDataset:
         Raises:
             TalkheadError: The files cannot be changed.
         """
-        small = ImageFile(self.path / SMALL_MASKS, small_size(self.info.crop_size))
+        small = self.small_masks
         if len(small) != len(self):
             small.truncate(0)
             small.append(shrunk_mask(mask) for mask in self.masks)
@@ -336,20 +341,24 @@ class IdentityDataset:
             (self.path / name).unlink(missing_ok=True)
 
     def person(self, frame: int | np.integer[Any]) -> Float32:
-        """Return the person mask of any frame's crop.
+        """Return the person mask of a frame's crop.
 
-        If not all masks are stored, it is enlarged from a mask of a quarter of the size.
+        It is enlarged from a mask of a quarter of the size if there are such masks, also where a whole
+        one is stored: their edges differ.
 
         Args:
             frame: Number of the frame.
 
         Returns:
             [H, W] in [0, 1].
+
+        Raises:
+            IndexError: Neither its image nor its small mask is stored.
         """
-        if self.tracks.has_image.all() and (self.path / MASKS).exists():
-            return self.masks[frame].astype(np.float32) / np.float32(255.0)
-        size = self.info.crop_size
-        return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
+        small = self.small_masks
+        if small.path.exists():
+            return enlarged_mask(small[frame], self.info.crop_size)
+        return self.masks[frame].astype(np.float32) / np.float32(255.0)
 
     @cached_property
     def background(self) -> UInt8:

@@ -29,6 +29,7 @@ from talkhead.preprocess.clip_agreement import OTHER_PERSON
 from talkhead.preprocess.head_pose import shape_difference, track_head
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.preprocess.pipeline_run import KnownPerson
+from talkhead.preprocess.small_masks import has_small_masks, write_small_masks
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer, device_of
 from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match
@@ -171,6 +172,8 @@ def _matched(
             "gains": colors.gains,
         }
         write_tensors(stored, {k: torch.from_numpy(v) for k, v in tensors.items()})
+    if not has_small_masks(dataset, len(dataset)):
+        write_small_masks(dataset, video, len(dataset), progress)
     dataset.discard_images()
     sizes = {ALL_FRAMES.name: len(dataset), CODES.name: idle.face.n_codes}
     kept = read_checked(stored, FOLLOWED_TENSORS, ADVICE, sizes)

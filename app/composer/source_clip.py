@@ -27,6 +27,7 @@ from talkhead.app.composer.resampling import (
 )
 from talkhead.app.home.footage import check_joined
 from talkhead.app.home.identities import USES_ALL, Home
+from talkhead.app.home.locking import lock_identity
 from talkhead.app.workspace import prepare_locked
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.vad import vad_version
@@ -36,6 +37,7 @@ from talkhead.frame_selection import MAX_GAP
 from talkhead.identity import IdentityPackage
 from talkhead.media.probing import frame_at, frame_times, own_rate
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
+from talkhead.preprocess.small_masks import has_small_masks, write_small_masks
 from talkhead.progress import Progress
 from talkhead.renderers.color_match import ColorMatch
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
@@ -204,6 +206,10 @@ def source_footage(
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     work = store.work_path(manifest.name, dataset_key(footage.sha256, config, vad_version()))
     dataset = prepare_locked(store, manifest.name, footage, work, config, progress)
+    n_frames = _n_first(dataset)
+    if not has_small_masks(dataset, n_frames):
+        with lock_identity(store, manifest.name, progress):
+            write_small_masks(dataset, video, n_frames, progress)
     return footage_of(dataset, video, load_face(package))
 
 
@@ -223,8 +229,8 @@ def footage_of(
     """
     rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + frame_at(times[-1], rate)
-    if dataset.info.joins:  # at 25 per second, like the dataset; later clips may look different
-        n_frames = dataset.info.joins[0]
+    if dataset.info.joins:  # at 25 per second, like the dataset
+        n_frames = _n_first(dataset)
     dataset = dataset.matched(face)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
@@ -254,6 +260,11 @@ def footage_of(
     seen = first[tracks.usable[first]]
     nearest = seen[nearest_index(shown[seen].astype(np.float64), own)]
     return SourceFootage(clip, rate, known & tracks.unoccluded[nearest])
+
+
+def _n_first(dataset: IdentityDataset) -> int:
+    """Return the number of frames of the first clip: later ones may look different."""
+    return dataset.info.joins[0] if dataset.info.joins else len(dataset)
 
 
 def _background(dataset: IdentityDataset, colors: ColorMatch | None) -> UInt8:

@@ -39,7 +39,7 @@ def cutout_results(
     chosen = np.array(spread(len(frames), MAX_FRAMES))
     heads = rendered_heads(renderer, dataset, frames[chosen], motion[chosen])
     rows = [
-        CUTOUT_MEASURES.compute(HeadOpacity(alpha[..., 0], dataset.person(frame)))
+        CUTOUT_MEASURES.compute(HeadOpacity(alpha[..., 0], _mask(dataset, frame)))
         for frame, (_, alpha) in zip(frames[chosen], heads, strict=True)
     ]
     return CUTOUT_MEASURES.summarize(rows)
@@ -61,7 +61,7 @@ def cutout_rows(
         rendered heads.
     """
     real = [dataset.frames[frame] for frame in frames]
-    masks = [dataset.person(frame)[..., None] for frame in frames]
+    masks = [_mask(dataset, frame)[..., None] for frame in frames]
     color = contrasting_color(real[0][masks[0][..., 0] > PERSON_FROM])
     background = np.full_like(real[0], color)
     heads = rendered_heads(renderer, dataset, frames, motion)
@@ -69,6 +69,11 @@ def cutout_rows(
         ("real, cut out by its mask", list(_cut_out(real, masks, background))),
         ("rendered head alone", [composite(rgb, alpha, background) for rgb, alpha in heads]),
     ]
+
+
+def _mask(dataset: IdentityDataset, frame: int) -> Float32:
+    """Return the person mask [H, W] of a frame, in [0, 1]."""
+    return dataset.masks[frame].astype(np.float32) / np.float32(255.0)
 
 
 def _cut_out(images: list[UInt8], masks: list[Float32], background: UInt8) -> Iterator[UInt8]:

@@ -19,8 +19,8 @@ from talkhead.app.request import RenderRequest
 from talkhead.app.speak import render_video, speak
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess import pipeline_run, steps
-from talkhead.preprocess.image_selection import BLOCK_FRACTION
+from talkhead.preprocess import pipeline_run
+from talkhead.preprocess.image_selection import IDLE_FRACTION
 from talkhead.progress import SilentProgress
 from talkhead.renderers.warp.model import WarpConfig, WarpRenderer
 
@@ -36,8 +36,7 @@ def long_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long_fit(footage: Path, long_home: Path) -> FitResult:
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
-        for module in (steps, pipeline_run):
-            patch.setattr(module, "MAX_FRAMES", MOST)
+        patch.setattr(pipeline_run, "MAX_FRAMES", MOST)
         return fit(footage, preset="preview", home=long_home, consent="Yes.", device="cpu")
 
 
@@ -49,7 +48,7 @@ def dataset(long_fit: FitResult, long_home: Path) -> IdentityDataset:
 
 def test_the_idle_clip_is_kept_whole(long_fit: FitResult, dataset: IdentityDataset) -> None:
     first, after = choose_frames(dataset)
-    assert after - first >= MOST // BLOCK_FRACTION
+    assert after - first >= MOST // IDLE_FRACTION
     assert dataset.tracks.has_image[first:after].all() and dataset.tracks.has_image.sum() == MOST
     assert len(load_idle(IdentityPackage.load(long_fit.package_path))) == after - first
 

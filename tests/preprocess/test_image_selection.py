@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from talkhead.frame_selection import train_frames
-from talkhead.preprocess.image_selection import BLOCK_FRACTION, choose_stored_frames, frame_places
+from talkhead.preprocess.image_selection import (
+    HELD_OUT_FRACTION,
+    IDLE_FRACTION,
+    choose_stored_frames,
+    frame_places,
+)
 from talkhead.types import Bool, Float32
 
 N, MOST = 2200, 400
-BLOCK = MOST // BLOCK_FRACTION
+IDLE, HELD_OUT = MOST // IDLE_FRACTION, MOST // HELD_OUT_FRACTION
 ODD, HIDDEN = 1500, 700
 
 
@@ -48,7 +53,7 @@ def test_new_frames_are_kept_up_to_the_limit(places: Float32) -> None:
     places[ODD + 1] += 9.0  # even more unusual, but not for training
     kept = choose_stored_frames(places, unoccluded, train, occluded, MOST)
     assert kept.sum() == MOST and kept[ODD]
-    run = slice(HIDDEN + 1, HIDDEN + 1 + BLOCK)
+    run = slice(HIDDEN + 1, HIDDEN + 1 + IDLE)
     assert kept[run].all(), "the idle clip's run"
     rest = kept & train
     rest[run] = False
@@ -65,7 +70,7 @@ def test_every_mouth_shape_is_kept_if_there_is_room(places: Float32) -> None:
 def test_the_clearest_part_of_the_held_out_end(places: Float32) -> None:
     unoccluded, train, occluded = flags()
     kept = np.flatnonzero(choose_stored_frames(places, unoccluded, train, occluded, MOST) & ~train)
-    assert len(kept) == BLOCK and np.ptp(kept) == BLOCK - 1, "without a gap"
+    assert len(kept) == HELD_OUT and np.ptp(kept) == HELD_OUT - 1, "without a gap"
     assert kept[0] == 2050, "after the frames that cannot be evaluated"
     every = np.ones(N, dtype=bool)
     assert choose_stored_frames(places, unoccluded, every, occluded, MOST).sum() == MOST

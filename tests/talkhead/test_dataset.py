@@ -13,8 +13,8 @@ import pytest
 from synthetic_head import make_dataset, make_face, with_clothes
 
 from talkhead.cameras import project
-from talkhead.crops import OCCLUSION_MARGIN_PX, cut_crop, occluded_area, shrunk_mask, small_size
-from talkhead.dataset import SMALL_MASKS, IdentityDataset, ImageFile
+from talkhead.crops import OCCLUSION_MARGIN_PX, cut_crop, occluded_area, shrunk_mask
+from talkhead.dataset import IdentityDataset, ImageFile
 from talkhead.errors import PackageError
 from talkhead.face import CHIN, OUTER_EYE_CORNERS
 from talkhead.frame_selection import farthest_first, spread_frames, train_frames
@@ -225,8 +225,7 @@ def test_small_masks_replace_those_not_kept(tmp_path: Path) -> None:
     assert np.array_equal(dataset.person(5), masks[5].astype(np.float32) / np.float32(255))
     kept = np.arange(12) % 2 == 0
     long = replace(dataset, tracks=replace(dataset.tracks, has_image=kept))
-    small = ImageFile(long.path / SMALL_MASKS, small_size(masks[0].shape))
-    small.append([shrunk_mask(mask) for mask in masks])
+    long.small_masks.append([shrunk_mask(mask) for mask in masks])
     for frame in (4, 5):
         assert np.abs(long.person(frame) - masks[frame] / 255.0).mean() < 0.05  # hard edges
     assert long.tracks.trainable.sum() == (dataset.tracks.train & kept).sum()
