@@ -1,6 +1,7 @@
 // <talking-head>: a person who speaks lines or live in sync with the sound, and is idle in between.
 
 import { BADGE, drawBadge } from "./badge.js";
+import { Controls } from "./controls.js";
 import { Files, TalkingHeadError } from "./files.js";
 import { Ears, Listener, openRecording } from "./live.js";
 import { Sound, follow } from "./sound.js";
@@ -9,18 +10,6 @@ const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a 
 const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
 const WEIGHT = 0.1; // of a new measurement of the time that a picture takes
 const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker renders the next
-const STYLE = `
-  :host { display: inline-block; position: relative; max-width: 100%; font: 1rem/1.4 system-ui, sans-serif; }
-  :host([hidden]) { display: none; }
-  canvas { display: block; width: 100%; height: auto; background: #8881; }
-  video { display: none; }
-  [hidden] { display: none !important; }
-  .message { position: absolute; inset: 0 0 auto 0; margin: 0; padding: .75em 1em; background: #14191ae6; color: #fff; overflow-wrap: anywhere; }
-  .cover { position: absolute; inset: 0; width: 100%; border: 0; background: #0004; cursor: pointer; display: grid; place-items: center; padding: 0; }
-  .cover span { font: 600 1rem/1 system-ui, sans-serif; padding: .9em 1.3em; border-radius: 99px; background: #fff; color: #14191a; }
-  .controls { position: absolute; right: .5em; bottom: .5em; max-width: 74%; display: flex; flex-wrap: wrap; justify-content: flex-end; gap: .4em; }
-  .controls button { font: 600 .875rem/1 system-ui, sans-serif; min-height: 2.75em; padding: 0 1em; border: 0; border-radius: 8px; background: #14191acc; color: #fff; cursor: pointer; }
-  button:focus-visible { outline: 3px solid #7db8ff; outline-offset: -3px; }`;
 
 /**
  * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "paused" | "error"} State
@@ -36,34 +25,11 @@ const STYLE = `
  */
 export class TalkingHead extends HTMLElement {
   static observedAttributes = ["src", "muted"];
+  #controls = new Controls(this);
 
   constructor() {
     super();
-    const root = this.attachShadow({ mode: "open" }), sheet = new CSSStyleSheet();
-    sheet.replaceSync(STYLE);
-    root.adoptedStyleSheets = [sheet];
-    const make = (tag, className, parent = root) => {
-      const element = document.createElement(tag);
-      element.className = className;
-      parent.append(element);
-      return element;
-    };
-    this.canvas = make("canvas", "picture");
-    this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("part", "picture");
-    this.cover = make("button", "cover");
-    make("span", "", this.cover).textContent = "Play";
-    this.bar = make("div", "controls");
-    this.play = make("button", "", this.bar);
-    this.mute = make("button", "", this.bar);
-    this.hear = make("button", "", this.bar);
-    this.message = make("p", "message");
-    this.message.setAttribute("role", "alert");
-    for (const button of [this.cover, this.play, this.mute, this.hear]) button.type = "button";
-    this.cover.onclick = () => this.allow();
-    this.play.onclick = () => this.toggle();
-    this.mute.onclick = () => this.toggleAttribute("muted");
-    this.hear.onclick = () => (this.speech?.ears ? this.stop() : this.live("microphone").catch(() => {}));
+    this.canvas = this.#controls.canvas;
     this.sound = new Sound();
     this.sound.changed = () => this.soundChanged();
     this.shown = () => this.returned();
@@ -86,7 +52,7 @@ export class TalkingHead extends HTMLElement {
     this.work = 0.01; // seconds that a picture takes, on average
     /** What was shown last, and counts, for tests and measurements. */
     this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0, latencyMs: 0 };
-    this.message.textContent = "";
+    this.#controls.message.textContent = "";
     this.showControls();
   }
 
@@ -351,7 +317,7 @@ export class TalkingHead extends HTMLElement {
 
   /** Shows an error; null removes it. @param {(Error & {code?: string}) | null} error */
   warn(error) {
-    this.message.textContent = error?.message ?? "";
+    this.#controls.message.textContent = error?.message ?? "";
     this.showControls();
     if (error) this.emit("error", { code: error.code ?? "damaged", message: error.message });
   }
@@ -575,21 +541,7 @@ export class TalkingHead extends HTMLElement {
     this.emit("statechange", { state });
   }
 
-  showControls() {
-    const { isBlocked } = this.speech?.ears?.sound ?? this.sound;
-    const waits = ["waiting", "listening"].includes(this.now) && this.isLate && isBlocked;
-    const stands = this.isRefused && this.now !== "error" && this.now !== "paused";
-    this.cover.hidden = !(waits || stands);
-    this.message.hidden = !this.message.textContent;
-    const has = this.lines.length > 0, ears = this.speech?.ears;
-    this.bar.hidden = !this.hasAttribute("controls") || !(has || this.isLive) || this.now === "error" || !this.cover.hidden;
-    this.play.hidden = !has && !this.speech && !this.isPaused || Boolean(ears);
-    this.mute.hidden = Boolean(ears?.isMicrophone);
-    this.hear.hidden = !this.isLive;
-    this.hear.textContent = ears ? "Stop" : "Microphone";
-    this.play.textContent = this.isPaused ? "Continue" : this.speech ? "Pause" : "Play";
-    this.mute.textContent = this.muted ? "Sound on" : "Sound off";
-  }
+  showControls() { this.#controls.show(); }
 
   /** @param {string} name @param {object} detail */
   emit(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
