@@ -99,10 +99,17 @@ TREE = rm -rf build/typing && mkdir -p build/typing/talkhead/samples && \
     ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/ && \
     ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
 
-types: $(STAMP)  ## run mypy, strict, on a tree of links that mirrors the imports
+# The pages of web exports are JavaScript with types in comments; deno.json has the options.
+DENO := DENO_NO_UPDATE_CHECK=1 DENO_DIR=$(CURDIR)/build/deno $(VENV)/bin/deno
+types: $(VENV)/.web-types  ## check types: mypy, strict, on a tree of links that mirrors the imports; JavaScript
+	$(DENO) check --quiet --no-remote --no-npm --no-lock app/web_export/page/*.js
 	$(TREE)
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
+
+$(VENV)/.web-types: $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[web-types]'
+	touch $@
 
 ide: $(STAMP)  ## create the tree of links with which editors resolve `talkhead.*` (see pyproject.toml)
 	$(TREE)

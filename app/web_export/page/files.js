@@ -1,7 +1,28 @@
 // The files of an export: on a server, or within the page itself. Each is compared with the manifest.
 
 const FORMAT = "talkhead-web", VERSION = 1;
+/** @type {Record<string, string>} */
 const BLOB_TYPES = { mp4: "video/mp4", js: "text/javascript" };
+
+/**
+ * What the export consists of: see docs/web.md.
+ * @typedef {object} Manifest
+ * @property {string} format @property {number} version
+ * @property {string} tool Name and version of talkhead.
+ * @property {string} identity Name of the person.
+ * @property {string | null} consent @property {boolean} live @property {string | null} live_consent
+ * @property {number} width @property {number} height Pixels of the footage.
+ * @property {number} frame_rate Per second.
+ * @property {number} n_frames Of the footage, there and back.
+ * @property {number[]} rest Code of the mouth at rest [nMouth].
+ * @property {LineFiles[]} lines
+ * @property {Record<string, {sha256: string, bytes: number}>} files
+ *
+ * @typedef {object} LineFiles
+ * @property {string} name @property {string} sound @property {string} codes Names of the line and its files.
+ * @property {number} n_frames @property {number} duration_s
+ * @property {number[]} scale Factor of each component of a code [nMouth].
+ */
 
 /** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported", "line", "live", "microphone" or "sound". */
 export class TalkingHeadError extends Error {
@@ -13,6 +34,13 @@ export class TalkingHeadError extends Error {
 }
 
 export class Files {
+  /** @type {Manifest} */
+  manifest;
+  /** @type {URL} folder on a server */
+  base;
+  /** @type {Record<string, string>} files in base64, if there is no such folder */
+  packed;
+
   /**
    * Opens an export and reads its manifest.
    * @param {string} src folder of the export, or # and the ID of an element that holds its files in base64

@@ -21,7 +21,9 @@ export class HeadError extends ModuleError {}
 
 /** Draws a person's head. */
 export class Head {
+  /** @type {import("./module.js").Exports} */
   #exports;
+  /** @type {Float32Array} */
   #mouth;
 
   /**
@@ -44,7 +46,7 @@ export class Head {
     return new Head(exports);
   }
 
-  /** Use `create`. */
+  /** Use `create`. @param {import("./module.js").Exports} exports */
   constructor(exports) {
     const { buffer } = exports.memory; // does not grow any more
     const facts = new Int32Array(buffer, exports.get_facts(), FACTS.length);
@@ -54,9 +56,11 @@ export class Head {
      * Sizes: of the idle video (`width`, `height`), of pictures of the whole head (`cropWidth`,
      * `cropHeight`); `nFrames` of the idle video, there and back; `frameRate` per second; `nMouth`
      * components of mouth codes.
+     *
+     * @type {Readonly<Record<"width" | "height" | "nFrames" | "nMouth" | "cropWidth" | "cropHeight" | "frameRate", number>>}
      */
     this.info = Object.freeze({
-      ...Object.fromEntries(FACTS.map((name, i) => [name, facts[i]])),
+      .../** @type {any} */ (Object.fromEntries(FACTS.map((name, i) => [name, facts[i]]))),
       frameRate: 25,
     });
   }
@@ -83,6 +87,7 @@ export class Head {
     return this.#draw(this.#exports.draw_head, frame, mouth);
   }
 
+  /** @param {(frame: number) => void} draw @param {number} frame @param {Float32Array} mouth @returns {Patch} */
   #draw(draw, frame, mouth) {
     if (mouth.length !== this.info.nMouth) {
       throw new RangeError(`a mouth code has ${this.info.nMouth} components, not ${mouth.length}`);

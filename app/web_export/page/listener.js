@@ -5,13 +5,20 @@ import { Speech } from "./speech.js";
 
 /** @type {Speech | null} */
 let speech = null;
-/** The line that is listened to, its resampler, and where its blocks come from. */
-let line = null, resampler = null, port = null;
+/** @type {number | null} that is listened to */
+let line = null;
+/** @type {Resampler | null} of the line */
+let resampler = null;
+/** @type {MessagePort | null} where its blocks come from */
+let port = null;
 
-function answer(codes, isEnded) { self.postMessage({ line, codes, isEnded }, [codes.buffer]); }
+/** @param {Float32Array} codes [n * nMouth] @param {boolean} isEnded */
+function answer(codes, isEnded) { self.postMessage({ line, codes, isEnded }, { transfer: [codes.buffer] }); }
 
+/** @param {Float32Array} samples */
 function hear(samples) { answer(speech.push(resampler.push(samples)), false); }
 
+/** @param {any} data a message: the module and its file, a new line, or its sound */
 async function take(data) {
   if (data.speech) {
     speech = await Speech.create(data.wasm, data.speech);

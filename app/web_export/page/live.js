@@ -10,6 +10,7 @@ const FRAME_RATE = 25;
 const MOST_MISSED = 2; // frames without a code before the mouth moves to rest
 const MOST_WAITING = 3; // codes of a microphone that may wait to be shown
 const WINDOW = 25; // frames in which the least number that waits is measured
+/** @type {Record<string, string>} */
 const REFUSED = {
   NotAllowedError: "The microphone may not be used. Allow it in the browser, and try again.",
   NotFoundError: "No microphone was found. Connect one, and try again.",
@@ -17,6 +18,11 @@ const REFUSED = {
 
 /** A line whose motion codes become known while it is spoken. */
 class LiveLine {
+  /** @type {AudioBuffer} its sound, if it is a recording */
+  buffer;
+  /** @type {number} seconds, if it is a recording */
+  duration;
+
   /** @param {string} name */
   constructor(name) {
     this.name = name;
@@ -56,17 +62,20 @@ export class Listener {
     return listener;
   }
 
+  /** @param {string} url of listener.js @param {WorkerType} type */
   constructor(url, type) {
     this.worker = new Worker(url, { type });
     this.nLines = 0;
     /** @type {LiveLine | null} */
     this.line = null;
-    this.failed = () => {};
+    /** @param {Error} error */
+    this.failed = (error) => {};
   }
 
+  /** @param {ArrayBuffer} wasm @param {ArrayBuffer} speech speech.bin @param {number} nMouth */
   async load(wasm, speech, nMouth) {
     this.info = await new Promise((resolve, reject) => {
-      const broken = (error) => { reject(error); this.failed(error); };
+      const broken = (/** @type {Error} */ error) => { reject(error); this.failed(error); };
       this.worker.onerror = ({ message }) => broken(new TalkingHeadError("unsupported", `This browser cannot listen. ${message ?? ""}`));
       this.worker.onmessage = ({ data }) => {
         if (data.error) broken(new TalkingHeadError(data.error.code, data.error.message));
@@ -114,7 +123,7 @@ export async function openRecording(listener, source, sound) {
   } catch (error) {
     throw new TalkingHeadError("sound", `The sound could not be read (${error.message}). Choose another file.`);
   }
-  const line = listener.begin(source.name ?? "recording", SAMPLE_RATE, listener.info.mostAhead);
+  const line = listener.begin(/** @type {File} */ (source).name ?? "recording", SAMPLE_RATE, listener.info.mostAhead);
   line.duration = buffer.duration;
   line.buffer = buffer;
   let start = 0;
@@ -170,8 +179,11 @@ export class Ears {
     return ears;
   }
 
+  /** @param {Listener} listener @param {MediaStream} stream @param {boolean} isMicrophone */
   constructor(listener, stream, isMicrophone) {
-    Object.assign(this, { listener, stream, isMicrophone });
+    this.listener = listener;
+    this.stream = stream;
+    this.isMicrophone = isMicrophone;
     this.sound = new Sound(); // apart from that of lines: its clock runs when nothing is to be heard, too
     this.start = null; // when the first sample is heard
     this.begun = null; // when it was captured, ms of performance.now()
@@ -185,6 +197,7 @@ export class Ears {
     this.least = Infinity; // codes that waited, at the least
   }
 
+  /** @param {string} url address of capture.js */
   async begin(url) {
     if (!this.stream.getAudioTracks().length) throw new TalkingHeadError("sound", "The stream has no sound.");
     this.sound.open();
@@ -215,6 +228,7 @@ export class Ears {
     this.listener.end();
   }
 
+  /** @param {boolean} muted */
   set muted(muted) { this.volume.gain.value = muted ? 0 : 1; }
 
   /** All of it was shown. */
@@ -236,14 +250,14 @@ export class Ears {
     return this.code;
   }
 
-  /** Goes on with the sound that is heard. @returns {boolean} false if the code is not known */
+  /** Goes on with the sound that is heard. @param {number} seen ms @param {number} passed frames @returns {boolean} false if the code is not known */
   follow(seen, passed) {
     if (this.start === null) return false;
     follow(this, FRAME_RATE * (this.sound.heard(seen) - this.start), passed);
     return this.index >= 0 && this.index < this.line.nFrames;
   }
 
-  /** Goes on as codes come, with as few as possible that wait. @returns {boolean} false if there is no new one */
+  /** Goes on as codes come, with as few as possible that wait. @param {number} passed frames @returns {boolean} false if there is no new one */
   advance(passed) {
     const waiting = this.line.nFrames - 1 - this.index;
     this.index += Math.min(passed, waiting);

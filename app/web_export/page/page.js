@@ -2,11 +2,13 @@
 
 import { TalkingHead } from "./talking-head.js";
 
+/** @param {string} id @returns {any} */
 const $ = (id) => document.getElementById(id);
 /** @type {TalkingHead} */
 const head = $("head");
 const STATES = { idle: "", waiting: "Starting the sound", speaking: "Speaking", listening: "Listening", paused: "Paused", error: "", loading: "Loading" };
 
+/** @param {string} text @param {() => void} action */
 function button(text, action) {
   const made = document.createElement("button");
   made.type = "button";
@@ -34,8 +36,10 @@ function chooser() {
   return [open, input];
 }
 
+/** @param {string} text */
 function sentence(text) { return text.endsWith(".") ? text : `${text}.`; }
 
+/** @param {import("./files.js").Manifest} manifest */
 function consents({ consent, live, live_consent: liveConsent }) {
   const text = consent ? sentence(`Consent: ${consent}`) : "No statement of consent was stored.";
   if (!live || (consent && consent === liveConsent)) return text;
@@ -54,6 +58,7 @@ async function describe() {
   $("statement").href = head.files.url("statement.json");
 }
 
+/** @param {Error} error */
 function showError({ message }) { $("status").textContent = message; }
 
 function showState() {

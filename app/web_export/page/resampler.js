@@ -29,6 +29,7 @@ export class Resampler {
     return this.up === this.down ? new Float32Array(0) : this.give(Math.ceil(this.nPushed * this.up / this.down));
   }
 
+  /** @param {Float32Array} samples */
   hold(samples) {
     const oldest = Math.max(Math.ceil((this.nGiven * this.down - this.half) / this.up), 0);
     const kept = this.held.subarray(oldest - this.first);
@@ -39,7 +40,7 @@ export class Resampler {
     this.nPushed += samples.length;
   }
 
-  /** The next ones, up to number `end`. Silence is around the waveform. */
+  /** The next ones, up to number `end`. Silence is around the waveform. @param {number} end */
   give(end) {
     const { up, down, half, held, first, weights } = this, given = new Float32Array(Math.max(end - this.nGiven, 0));
     for (let i = 0; i < given.length; i++) {
@@ -55,9 +56,10 @@ export class Resampler {
   }
 }
 
+/** The greatest common one. @param {number} a @param {number} b @returns {number} */
 function divisor(a, b) { return b ? divisor(b, a % b) : a; }
 
-/** A low pass: a sinc with a Kaiser window, [2 half + 1]. @returns {Float64Array} */
+/** A low pass: a sinc with a Kaiser window, [2 half + 1]. @param {number} up @param {number} down @param {number} half @returns {Float64Array} */
 function filter(up, down, half) {
   const cutoff = 1 / Math.max(up, down);
   const weights = Float64Array.from({ length: 2 * half + 1 }, (_, i) => {

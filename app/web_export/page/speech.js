@@ -8,6 +8,7 @@ export class SpeechError extends ModuleError {}
 
 /** Turns speech into motion codes, 25 a second, one line at a time. */
 export class Speech {
+  /** @type {import("./module.js").Exports} */
   #exports;
 
   /**
@@ -30,7 +31,7 @@ export class Speech {
     return new Speech(exports);
   }
 
-  /** Use `create`. */
+  /** Use `create`. @param {import("./module.js").Exports} exports */
   constructor(exports) {
     this.#exports = exports;
     const { buffer } = exports.memory, nMouth = exports.get_n_mouth(), mostAhead = exports.get_most_ahead();
@@ -94,6 +95,7 @@ export class Speech {
     return this.#frames(this.#exports.finish());
   }
 
+  /** @param {number} n */
   #frames(n) {
     const { memory, get_codes } = this.#exports;
     return new Float32Array(memory.buffer, get_codes(), n * this.info.nMouth).slice();

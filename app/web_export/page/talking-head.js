@@ -12,6 +12,7 @@ const WEIGHT = 0.1; // of a new measurement of the time that a picture takes
 const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker renders the next
 
 /**
+ * @typedef {import("./head.js").Head} Head
  * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "paused" | "error"} State
  * @typedef {{name: string, nFrames: number, code: (index: number) => Float32Array, duration: number, buffer: AudioBuffer}} Line
  * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void, ears?: Ears}} Speech
@@ -25,6 +26,13 @@ const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker rende
  */
 export class TalkingHead extends HTMLElement {
   static observedAttributes = ["src", "muted"];
+
+  /** @type {Files | null} */
+  files = null;
+  /** @type {HTMLVideoElement | null} */
+  video = null;
+  /** @type {Worker | null} */
+  worker = null;
   #controls = new Controls(this);
 
   constructor() {
@@ -51,7 +59,7 @@ export class TalkingHead extends HTMLElement {
     this.blend = 0;
     this.work = 0.01; // seconds that a picture takes, on average
     /** What was shown last, and counts, for tests and measurements. */
-    this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0, latencyMs: 0 };
+    this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0, latencyMs: 0, firstMs: 0 };
     this.#controls.message.textContent = "";
     this.showControls();
   }
@@ -79,6 +87,7 @@ export class TalkingHead extends HTMLElement {
     this.unload();
   }
 
+  /** @param {string} name @param {string | null} before @param {string | null} after */
   attributeChangedCallback(name, before, after) {
     if (name === "muted") this.muteChanged();
     else if (this.isConnected && before !== null && before !== after) {
@@ -136,15 +145,16 @@ export class TalkingHead extends HTMLElement {
     return isReplaced;
   }
 
+  /** @param {"microphone" | MediaStream | Blob | ArrayBuffer} source @param {() => boolean} isReplaced */
   async speakLive(source, isReplaced) {
-    const { files } = this, isStream = source === "microphone" || source instanceof MediaStream;
+    const { files } = this, stream = source === "microphone" || source instanceof MediaStream ? source : null;
     if (!this.isLive) throw new TalkingHeadError("live", "Live speech is not part of this export. Export this person again with --live.");
-    if (!isStream) this.sound.open();
+    if (!stream) this.sound.open();
     const listener = await this.openListener(files);
     if (isReplaced()) return false;
     this.end(false);
-    const ears = isStream ? await Ears.open(listener, source, files.moduleUrl("capture.js")) : null;
-    const line = ears?.line ?? await openRecording(listener, source, this.sound);
+    const ears = stream ? await Ears.open(listener, stream, files.moduleUrl("capture.js")) : null;
+    const line = ears?.line ?? await openRecording(listener, /** @type {Blob | ArrayBuffer} */ (source), this.sound);
     if (isReplaced()) { ears?.close(); return false; }
     return new Promise((settle) => {
       this.speech = { line, from: 0, start: null, index: -1, apart: 0, settle, ears };
@@ -198,6 +208,7 @@ export class TalkingHead extends HTMLElement {
     this.ready = Promise.race([opened, new Promise((resolve) => { this.abandon = resolve; })]);
   }
 
+  /** @param {object} visit of the person that is being shown: another one takes its place */
   async open(visit) {
     const files = await Files.open(this.getAttribute("src") ?? "./");
     if (visit !== this.visit) { files.close(); return; }
@@ -231,6 +242,7 @@ export class TalkingHead extends HTMLElement {
     if (first !== undefined && this.hasAttribute("autoplay")) this.say(first).catch((error) => { if (visit === this.visit) this.fail(error); });
   }
 
+  /** @param {Files} files @param {object} visit */
   async openVideo(files, visit) {
     const { width, height } = files.manifest, video = this.video = document.createElement("video");
     video.muted = video.loop = video.playsInline = true;
@@ -246,9 +258,10 @@ export class TalkingHead extends HTMLElement {
     }
   }
 
+  /** @param {Files} files @param {ArrayBuffer} wasm @param {ArrayBuffer} head @returns {Promise<Head["info"]>} */
   openWorker(files, wasm, head) {
     return new Promise((resolve, reject) => {
-      const broken = (message) => reject(new TalkingHeadError("unsupported", `This browser cannot show the person. ${message}`));
+      const broken = (/** @type {string} */ message) => reject(new TalkingHeadError("unsupported", `This browser cannot show the person. ${message}`));
       if (typeof WebAssembly === "undefined") { broken("It has no WebAssembly."); return; }
       // From file://, browsers load no modules into workers; the packed worker is one script.
       this.worker = new Worker(files.url("worker.js"), { type: files.packed ? "classic" : "module" });
@@ -265,7 +278,7 @@ export class TalkingHead extends HTMLElement {
     });
   }
 
-  /** The worker that listens, loaded when it is needed first. @returns {Promise<Listener>} */
+  /** The worker that listens, loaded when it is needed first. @param {Files} files @returns {Promise<Listener>} */
   openListener(files) {
     if (!this.listener) {
       const opening = this.listener = Listener.open(files);
@@ -334,10 +347,11 @@ export class TalkingHead extends HTMLElement {
     return this.loaded.get(name);
   }
 
+  /** @param {import("./files.js").LineFiles} about @returns {Promise<Line>} */
   async loadLine({ name, sound, codes, scale, n_frames: nFrames, duration_s: duration }) {
     const [heard, seen] = await Promise.all([this.files.bytes(sound), this.files.bytes(codes)]);
     const buffer = await this.sound.decode(heard), levels = new Int8Array(seen);
-    const code = (index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
+    const code = (/** @type {number} */ index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
     return { name, code, nFrames, duration, buffer };
   }
 
@@ -437,7 +451,7 @@ export class TalkingHead extends HTMLElement {
   /** Calls `show` with each frame of the footage. */
   watch() {
     const { video, visit, files: { manifest } } = this;
-    const next = (frame) => {
+    const next = (/** @type {number} */ frame) => {
       if (visit !== this.visit || video !== this.video) return;
       if (frame >= 0) this.show(frame % manifest.n_frames);
       if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => next(Math.round(mediaTime * manifest.frame_rate)));
@@ -494,7 +508,7 @@ export class TalkingHead extends HTMLElement {
     return code;
   }
 
-  /** The code of a line. @returns {Float32Array | null} */
+  /** The code of a line. @param {Speech} speech @param {number} seen ms @param {number} passed frames @returns {Float32Array | null} */
   saidAt(speech, seen, passed) {
     if (speech?.start != null) {
       const heard = this.sound.heard(seen) - speech.start;
@@ -506,7 +520,7 @@ export class TalkingHead extends HTMLElement {
     return index >= 0 && index < speech.line.nFrames ? speech.line.code(index) : null;
   }
 
-  /** The code of a microphone or stream. @returns {Float32Array | null} */
+  /** The code of a microphone or stream. @param {Speech} speech @param {number} seen ms @param {number} passed frames @returns {Float32Array | null} */
   heardAt({ ears }, seen, passed) {
     const before = ears.code, code = ears.codeAt(seen, passed);
     this.statistics.index = ears.index;
@@ -516,7 +530,11 @@ export class TalkingHead extends HTMLElement {
     return null;
   }
 
-  /** Draws a mouth into the frame that it was rendered for. */
+  /**
+   * Draws a mouth into the frame that it was rendered for.
+   * @param {{x: number, y: number, image: ImageBitmap | null, took: number, sent: number, index: number}} mouth
+   * left, top and picture, and when it was asked for and how long it took, ms
+   */
   draw({ x, y, image, took, sent, index }) {
     if (!this.files) { image?.close(); return; }
     const context = this.canvas.getContext("2d", { alpha: false });
@@ -549,6 +567,7 @@ export class TalkingHead extends HTMLElement {
 
 function nobody() { return new TalkingHeadError("missing", "Nobody is shown here."); }
 
+/** @param {string} name */
 function unknown(name) { return new TalkingHeadError("line", `There is no line ${name}.`); }
 
 customElements.define("talking-head", TalkingHead);

@@ -15,7 +15,7 @@ self.onmessage = async ({ data }) => {
       const { x, y, width, height, pixels } = head.patch(data.frame, data.code);
       const image = width && height ? await createImageBitmap(new ImageData(pixels.slice(), width, height)) : null;
       const took = performance.now() - begun, { frame, index, sent } = data;
-      self.postMessage({ frame, index, sent, x, y, image, took }, image ? [image] : []);
+      self.postMessage({ frame, index, sent, x, y, image, took }, { transfer: image ? [image] : [] });
     }
   } catch (error) {
     self.postMessage({ error: { code: error.code ?? "damaged", message: error.message } });
