@@ -4,6 +4,7 @@ HOME/
   identities/NAME/        packages
   work/NAME-<hash>/       datasets and checkpoints from which `fit` resumes
   reports/NAME/           reports of `fit` and `evaluate`
+  web/NAME/               web export that `serve` shows
   locks/NAME.lock         locked by the process that fits or removes NAME
   server/                 uploads and videos of `serve` (`talkhead.app.server`)
   scratch/                folders of running commands (`talkhead.app.home.scratch`)
@@ -38,7 +39,9 @@ from talkhead.identity import (
 from talkhead.locks import Holder, hold_lock, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
-OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "server", "signing", "work")
+PERSONAL_FOLDERS = ("identities", "reports", "web", "work")
+"""Folders of a home folder with folders of single people."""
+OWN_FOLDERS = (*PERSONAL_FOLDERS, "jobs", "locks", "scratch", "server", "signing")
 """Folders of a home folder in which only talkhead writes."""
 DATASET, SOURCE = "dataset", "source.json"
 """Names in a work folder: the dataset, and the record of the video."""
@@ -198,6 +201,20 @@ class Home:
             TalkheadError: The name is not allowed.
         """
         return self.path / "reports" / check_name(name)
+
+    def web_path(self, name: str) -> Path:
+        """Return the folder of an identity's web export.
+
+        Args:
+            name: Name of the identity.
+
+        Returns:
+            The folder, which need not exist.
+
+        Raises:
+            TalkheadError: The name is not allowed.
+        """
+        return self.path / "web" / check_name(name)
 
     def names(self) -> list[str]:
         """List the names of all finished identities.
@@ -386,7 +403,7 @@ class Home:
         return IdentityPackage.load(self.resolve(identity))
 
     def remove(self, name: str) -> list[Path]:
-        """Remove the package, the work and the report of an identity.
+        """Remove the package, the work, the report and the web export of an identity.
 
         Args:
             name: Name of the identity.
@@ -415,7 +432,7 @@ class Home:
         return folders
 
     def has(self, name: str) -> bool:
-        """Check if there is a package, work or a report of a name.
+        """Check if there is a package, work, a report or a web export of a name.
 
         Args:
             name: A name.
@@ -427,14 +444,13 @@ class Home:
 
     def _folders(self, name: str) -> list[Path]:
         """List the folders of a name. A package may be too damaged to be listed."""
-        folders = [self.identities_dir / name, *self._work_dirs(name), self.report_path(name)]
-        return [folder for folder in folders if folder.is_dir()]
+        named = [self.identities_dir / name, self.report_path(name), self.web_path(name)]
+        return [folder for folder in [*named, *self._work_dirs(name)] if folder.is_dir()]
 
     def _leftovers(self, name: str) -> list[Path]:
         """List the remains of a name's folders that killed processes have left."""
         pattern = re.compile(rf"\.{re.escape(name)}(-[0-9a-f]{{12}})?\.(tmp|old)-[0-9a-f]+")
-        places = (self.identities_dir, self.path / "work", self.path / "reports")
-        entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
+        entries = [one for place in PERSONAL_FOLDERS for one in (self.path / place).glob(".*")]
         return [entry for entry in entries if pattern.fullmatch(entry.name)]
 
     def is_under_way(self, name: str) -> bool:

@@ -11,12 +11,23 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from talkhead import __version__
-from talkhead.app.server import dependencies, dubs, identities, live, pages, problems, videos, whep
+from talkhead.app.server import (
+    dependencies,
+    dubs,
+    identities,
+    live,
+    pages,
+    problems,
+    videos,
+    web,
+    whep,
+)
 from talkhead.app.server.bodies import BodyLimits
 from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
 from talkhead.app.server.service import Service
+from talkhead.app.web_export.request import SOURCES
 
 ABOUT = """Fit a person from a minute of footage, and lip-sync them to any recording of speech.
 
@@ -62,8 +73,9 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
     app.state.service = service
     app.state.live = LiveSessions(live.session_maker(service.home, service.settings))
     problems.install(app, service.home.path)
-    own = (pages, videos, identities, dubs, live, whep)
+    own = (pages, videos, identities, web, dubs, live, whep)
     for router in (*(module.router for module in own), *routers):
         app.include_router(router)
+    app.mount("/static/head", StaticFiles(directory=SOURCES), name="head")
     app.mount("/static", StaticFiles(directory=pages.PAGE), name="static")
     return app

@@ -233,6 +233,7 @@ def _delete(service: Service, name: str) -> list[str]:
     home = service.home
     jobs = [job for job in service.store.jobs((QUEUED, RUNNING)) if _concerns(service, job, name)]
     service.stop_jobs([job.id for job in jobs])
+    service.web_heads.forget(name)
     removed = []
     with service.lock:
         videos = [one for one in service.videos.all() if name in one.task.identities]

@@ -167,6 +167,32 @@ class DubList:
 
 
 @dataclass(frozen=True)
+class WebExport:
+    """A person as files for the element <talking-head>.
+
+    Attributes:
+        identity: Name of the person.
+        status: "queued" while another export is written, "in_progress", "completed" or "failed".
+        progress: Estimated share of the work that is done, 0 to 100.
+        stage: What is being done; "" unless in progress.
+        error: Why it could not be written; "" otherwise.
+        id: Changes with the files; "" unless completed.
+        url: Address of the folder for the attribute `src`, which works without the token for some
+            hours; "" unless completed.
+        object: "web_export".
+    """
+
+    identity: str
+    status: Status
+    progress: int
+    stage: str = ""
+    error: str = ""
+    id: str = ""
+    url: str = ""
+    object: Literal["web_export"] = "web_export"
+
+
+@dataclass(frozen=True)
 class Deleted:
     """What was deleted.
 

@@ -27,6 +27,8 @@ OPEN_PATHS = ("/", "/openapi.json", "/v1/health", "/favicon.ico")
 OPEN_FOLDER = "/static/"
 TICKET_ENDINGS = ("/content", "/subtitles", "/portrait", "/report")
 """Endings of the paths for which tickets are made."""
+TICKET_FOLDER = "/web"
+"""Ending of the folders for which tickets are made."""
 POLICY_VIOLATION = 1008
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -43,6 +45,10 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "form-action 'none'",
     )
 )
+WEB_EXPORT_POLICY = CONTENT_SECURITY_POLICY.replace(
+    "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'"
+)
+"""Policy of the files of web exports: their worker loads a module of WebAssembly."""
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -62,7 +68,7 @@ class Guard:
     Args:
         app: The application.
         settings: Settings of the server.
-        tickets: Tickets of single files.
+        tickets: Tickets of files.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, tickets: Tickets) -> None:
@@ -131,9 +137,11 @@ class Guard:
         path: str = scope["path"]
         if scope["type"] != "http" or scope["method"] not in SAFE_METHODS:
             return False
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        ticket = query.get(PARAMETER, [""])[0]
-        return path.endswith(TICKET_ENDINGS) and self._tickets.is_valid(path, ticket)
+        if path.endswith(TICKET_ENDINGS):
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            return self._tickets.is_valid(path, query.get(PARAMETER, [""])[0])
+        folder, _, ticket = path.rpartition("/")[0].rpartition("/")
+        return folder.endswith(TICKET_FOLDER) and self._tickets.is_valid(folder, ticket)
 
 
 def _given_token(scope: Scope, headers: Headers) -> str:

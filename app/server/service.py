@@ -29,6 +29,7 @@ from talkhead.app.server.records import DubRecord, FitRecord, Origin, Records, V
 from talkhead.app.server.runner import JobRunner
 from talkhead.app.server.settings import GIB, ServerSettings
 from talkhead.app.server.tickets import Tickets
+from talkhead.app.server.web_heads import WebHeads
 from talkhead.errors import TalkheadError
 from talkhead.locks import FileLock
 from talkhead.storage import make_folder
@@ -56,9 +57,10 @@ class Service:
         fits: Records of fits.
         dubs: Records of tables.
         runner: Runs the jobs.
-        tickets: Tickets of single files.
+        tickets: Tickets of files.
         metrics: Counters.
         previews: Renders stills.
+        web_heads: Writes web exports.
         callbacks: Reports finished jobs.
         lock: Held while records and jobs are added or removed.
         is_stopping: True once the server has begun to stop.
@@ -75,6 +77,7 @@ class Service:
         self.tickets = Tickets()
         self.metrics = Metrics(self._gauges)
         self.previews = Previews(self.home, settings.device)
+        self.web_heads = WebHeads(self.home, settings.device)
         self.callbacks = CallbackSender(settings.callbacks)
         self.lock = threading.RLock()
         self.is_stopping = False
@@ -120,6 +123,7 @@ class Service:
     def stop(self) -> None:
         """Stop the workers. Their jobs resume at the next start."""
         self.is_stopping = True
+        self.web_heads.stop()
         self.runner.stop()
         self.callbacks.stop()
         if self._process_lock is not None:

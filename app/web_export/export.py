@@ -35,7 +35,9 @@ from talkhead.app.web_export.request import (
     FORMAT,
     MANIFEST,
     RENDERER,
+    SOURCES,
     STATEMENT,
+    VERSION,
     WebRequest,
     check_web,
 )
@@ -46,9 +48,6 @@ from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import make_folder, sha256_of, write_json
 from talkhead.types import FRAME_RATE, Float32
 
-VERSION = 1
-"""Version of the files; pages refuse others."""
-SOURCES = Path(__file__).parent / "page"
 HEAD, IDLE, SPEECH = "head.bin", "idle.mp4", "speech.bin"
 LIVE_SOURCES = frozenset({*LISTENER, "capture.js", "talkhead-speech.wasm"} - {*WORKER})
 """Files of the page that only live speech needs."""

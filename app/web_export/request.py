@@ -18,7 +18,10 @@ from talkhead.storage import decode_json, read_bytes
 
 RENDERER = "gaussian"
 """The renderer that pages have."""
-FORMAT = "talkhead-web"
+FORMAT, VERSION = "talkhead-web", 1
+"""Name and version of the files; pages refuse others."""
+SOURCES = Path(__file__).parent / "page"
+"""The files of the page."""
 MANIFEST, STATEMENT = "manifest.json", "statement.json"
 PAGE = "index.html"
 MAX_NAME_CHARS = 60
@@ -92,11 +95,7 @@ def check_web(
             output would replace something else than an earlier export.
     """
     manifest = check_identity(identity, None, home)
-    if RENDERER not in manifest.renderers:
-        raise PackageError(
-            f"{manifest.name}: fitted with {', '.join(sorted(manifest.renderers))}; a web page shows "
-            f"{RENDERER} only. Fit it again with --renderer {RENDERER}"
-        )
+    check_renderer(manifest)
     for audio in lines:
         check_sound(audio)
     named = tuple(WebLine(line_name(audio.stem), audio) for audio in lines)
@@ -107,6 +106,22 @@ def check_web(
     _check_output(output, single_file, home)
     agreed, live_consent = consent or manifest.consent, consent if live else None
     return WebRequest(output, named, single_file, agreed, live, live_consent), manifest
+
+
+def check_renderer(manifest: Manifest) -> None:
+    """Check that an identity has the renderer that pages have.
+
+    Args:
+        manifest: Manifest of the identity.
+
+    Raises:
+        PackageError: It has not.
+    """
+    if RENDERER not in manifest.renderers:
+        raise PackageError(
+            f"{manifest.name}: fitted with {', '.join(sorted(manifest.renderers))}; a web page shows "
+            f"{RENDERER} only. Fit it again with --renderer {RENDERER}"
+        )
 
 
 def line_name(stem: str) -> str:
@@ -155,18 +170,25 @@ def _check_page(page: Path) -> None:
                 is_own = MARK.encode() in stream.read(MAX_HEAD_BYTES)
     if not is_own:
         raise TalkheadError(f"{page}: is no earlier export. Choose another file")
-    if page.name in _exported_files(page.parent):
+    if page.name in exported_files(page.parent):
         raise TalkheadError(f"{page}: is part of an export in a folder. Choose another file")
 
 
 def _foreign_files(folder: Path) -> list[str]:
     """List the files of a folder that the manifest of an export in it does not name."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return sorted(found - _exported_files(folder))
+    return sorted(found - exported_files(folder))
 
 
-def _exported_files(folder: Path) -> set[str]:
-    """Return the names of the files of an export in a folder; none if there is no export."""
+def exported_files(folder: Path) -> set[str]:
+    """List the files of an export.
+
+    Args:
+        folder: Folder of the export.
+
+    Returns:
+        Their paths, relative to the folder; none if there is no export.
+    """
     try:
         manifest = decode_json(read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES))
         files = {*manifest["files"]} if manifest["format"] == FORMAT else set()

@@ -16,7 +16,10 @@ import pytest
 from web_pages import write_fake_head, write_fake_pages
 
 from talkhead import media
+from talkhead.app import avatar
+from talkhead.app.home.identities import Home
 from talkhead.app.web_export import export, line_file
+from talkhead.app.web_export import request as web_request
 from talkhead.app.web_export.request import WebRequest
 from talkhead.progress import SilentProgress
 from talkhead.types import Float32, UInt8
@@ -81,7 +84,30 @@ def write_readable_site(
     Returns:
         The folder.
     """
-    folder, n_mouth = request.output.parent, len(rest)
+    folder = request.output.parent
+    with pytest.MonkeyPatch.context() as patch:
+        person = readable_avatar(patch, folder, rest, codes, **of_avatar)
+        request.output.mkdir()
+        export.write_site(person, request, request.output, folder, SilentProgress())
+    return request.output
+
+
+def readable_avatar(
+    patch: pytest.MonkeyPatch, folder: Path, rest: Float32, codes: Float32, **of_avatar: object
+) -> Any:
+    """Make a person whose exports can be read from the picture, while `patch` lasts.
+
+    Args:
+        patch: Replaces head and speech.
+        folder: For footage and pages.
+        rest: Code of the mouth at rest [K].
+        codes: Codes of each line [n, K].
+        of_avatar: Further attributes of the person.
+
+    Returns:
+        The person, anna.
+    """
+    n_mouth = len(rest)
     media.write_video(folder / "clip.mp4", map(bars, range(N_CLIP)), keyframe_every=25)
     write_fake_pages(folder / "pages")
 
@@ -95,19 +121,35 @@ def write_readable_site(
         face=SimpleNamespace(n_mouth=n_mouth),
     )
     predictor = SimpleNamespace(scaling=SimpleNamespace(rest=rest))
-    known = {"encoder": None, "predictor": predictor} | of_avatar
-    avatar: Any = SimpleNamespace(name="anna", idle=clip, **known)
 
     def write_head(path: Path, *_: object) -> None:
         write_fake_head(path, N_FRAMES, n_mouth, BOX)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "SOURCES", folder / "pages")
-        patch.setattr(export, "write_head", write_head)
-        patch.setattr(line_file, "predict_motion", lambda *_: codes)
-        request.output.mkdir()
-        export.write_site(avatar, request, request.output, folder, SilentProgress())
-    return request.output
+    patch.setattr(export, "SOURCES", folder / "pages")
+    patch.setattr(export, "write_head", write_head)
+    patch.setattr(line_file, "predict_motion", lambda *_: codes)
+    known = {"encoder": None, "predictor": predictor} | of_avatar
+    return SimpleNamespace(name="anna", idle=clip, **known)
+
+
+def readable_person(patch: pytest.MonkeyPatch, folder: Path, rest: Float32, codes: Float32) -> Any:
+    """Make fitted people who have no Gaussians such people while `patch` lasts, see `readable_avatar`.
+
+    Returns:
+        The person that is loaded in place of each.
+    """
+    manifest = SimpleNamespace(consent=None)
+    package = SimpleNamespace(manifest=manifest)
+    person = readable_avatar(patch, folder, rest, codes, package=package)
+
+    def load(name: str, *, home: Path, **_: object) -> Any:
+        manifest.consent = Home(home).load(name).manifest.consent
+        person.name = name
+        return person
+
+    patch.setattr(avatar, "load_identity", load)
+    patch.setattr(web_request, "RENDERER", "warp")
+    return person
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from talkhead.app.web_export.export import SOURCES
+from talkhead.app.web_export.request import SOURCES
 
 
 def write_fake_pages(folder: Path) -> None:

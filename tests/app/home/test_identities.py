@@ -100,13 +100,14 @@ def test_removal_deletes_only_the_work_of_the_identity(home: Home, add: Add) -> 
     add(home.identity_dir("anna-b"))
     home.remember("anna")
     work, other = home.work_path("anna", "key"), home.work_path("anna-b", "key")
-    for folder in (work, other, home.report_path("anna")):
+    kept = [home.report_path("anna-b"), home.web_path("anna-b")]
+    for folder in (work, other, home.report_path("anna"), home.web_path("anna"), *kept):
         folder.mkdir(parents=True)
     (work / "checkpoint").touch()
-    gone = [home.identities_dir / "anna", work, home.report_path("anna")]
+    gone = [home.identities_dir / "anna", home.report_path("anna"), home.web_path("anna"), work]
     assert home.remove("anna") == gone
     assert not any(folder.exists() for folder in gone)
-    assert other.exists()
+    assert all(folder.exists() for folder in (other, *kept))
     assert home.names() == ["anna-b"]
     assert home.latest() == "anna-b"
     assert not home.latest_path.exists()
