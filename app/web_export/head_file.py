@@ -11,6 +11,7 @@ import gzip
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -37,6 +38,9 @@ JAW_REACH, SIDE_REACH = 0.3, 0.05
 """How far below and beside the jaw of its frame a mouth may be pasted, relative to the face's height."""
 MARGIN_PX = 12
 """Added to both, for the border of the mask and the interpolation of the person mask."""
+GAIN_STEP = 3
+"""From one frame whose cheeks are compared to the next one. In between, the match is interpolated. Gains,
+which are averages of many frames, differ by less than rounding to 8 bits does."""
 MASK_STEP = 4
 """Step of person masks, of 255; with smaller ones, noise takes most of their space."""
 
@@ -176,36 +180,40 @@ def cheek_gains(renderer: GaussianRenderer, clip: IdleClip, progress: Progress) 
     Args:
         renderer: The fitted Gaussians.
         clip: The idle clip.
-        progress: Receives the progress: each frame of the clip is rendered.
+        progress: Receives the progress: frames of the clip are rendered.
 
     Returns:
         Gains [period, 3].
     """
-    compositor, own = Compositor(renderer, clip), []
+    compositor, matched = Compositor(renderer, clip), range(0, len(clip), GAIN_STEP)
     faces = map_concurrently(
         lambda index: compositor.render(index, clip.codes[index]),
-        range(len(clip)),
+        matched,
         kernel_concurrency(compositor.device),
     )
+    known, ratios = [], []
     with (
-        progress.step("Writing the head", total=len(clip)) as step,
+        progress.step("Writing the head", total=len(matched)) as step,
         closing(faces),
-        closing(idle_frames(clip.path, len(clip), 0, len(clip))) as frames,
+        closing(idle_frames(clip.path, len(clip), 0, matched[-1] + 1)) as frames,
     ):
-        for frame, face in zip(frames, faces, strict=True):
+        for frame, face in zip(islice(frames, 0, None, GAIN_STEP), faces, strict=True):
             compositor.composer.gain = []  # not smoothed
             compositor.paste(frame, face)
-            own.append(compositor.composer.gain)
+            if compositor.composer.gain:
+                known.append(face.track_index)
+                ratios.append(compositor.composer.gain)
             step.advance()
+    if not known:  # no cheeks are visible
+        return np.ones((period(len(clip)), 3), np.float32)
+    own = np.column_stack(
+        [np.interp(np.arange(len(clip)), known, ratio) for ratio in np.transpose(ratios)]
+    )
     shown = ping_pong(len(clip), period(len(clip)))
-    gains, gain = np.ones((len(shown), 3), np.float32), None
+    gains, gain = np.empty((len(shown), 3), np.float32), own[0]
     for number in [*range(len(shown))] * 2:  # the second time, the start has no influence
-        ratio = own[shown[number]]
-        if ratio:
-            match = np.array(ratio, np.float32)
-            gain = match if gain is None else GAIN_MEMORY * gain + (1.0 - GAIN_MEMORY) * match
-        if gain is not None:
-            gains[number] = gain
+        gain = GAIN_MEMORY * gain + (1.0 - GAIN_MEMORY) * own[shown[number]]
+        gains[number] = gain
     return gains
 
 
