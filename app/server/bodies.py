@@ -43,6 +43,8 @@ class BodyLimits:
         largest = self._sizes[path] if is_upload else self._limits.form_bytes
         if path in ("/v1/previews", "/v1/live"):
             largest = self._limits.audio_bytes
+        elif path.startswith("/v1/identities/") and path.endswith("/lines"):
+            largest = self._limits.line_bytes
         body = _Body(receive, largest, self._limits)
         is_started = False
 

@@ -245,6 +245,7 @@ def _delete(service: Service, name: str) -> list[str]:
             removed.append(_relative(service, service.fits.remove(name)))
         removed += _delete_tables(service)
         service.previews.forget(name)
+        service.avatars.forget(name)
     return [f"removed {one.removeprefix('removed ')}" for one in removed]
 
 

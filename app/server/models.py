@@ -193,6 +193,31 @@ class WebExport:
 
 
 @dataclass(frozen=True)
+class WebLine:
+    """A line for `say` of the element <talking-head>.
+
+    Attributes:
+        identity: Name of the person.
+        name: Name of the uploaded audio, or the beginning of the text.
+        sound: FLAC file in base64.
+        codes: Motion codes of the mouth, [n_frames, K] int8, in base64.
+        scale: Factor of each of the K codes.
+        n_frames: Number of frames, 25 per second.
+        duration_s: Length of the sound, seconds.
+        object: "web_line".
+    """
+
+    identity: str
+    name: str
+    sound: str
+    codes: str
+    scale: tuple[float, ...]
+    n_frames: int
+    duration_s: float
+    object: Literal["web_line"] = "web_line"
+
+
+@dataclass(frozen=True)
 class Deleted:
     """What was deleted.
 

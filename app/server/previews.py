@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from talkhead.app.home.identities import Home
 from talkhead.app.request import OutputOptions, RenderRequest
-from talkhead.errors import MediaError
-from talkhead.identity import IDLE_NAME, MANIFEST_NAME
+from talkhead.app.server.avatars import Avatars, package_state, shrink
+from talkhead.identity import IDLE_NAME
 from talkhead.progress import SilentProgress
 from talkhead.types import UInt8
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PORTRAIT_HEIGHT = 480
 JPEG_QUALITY = 88
-MAX_PORTRAITS, MAX_AVATARS = 64, 2
+MAX_PORTRAITS = 64
 MARK = "preview, synthetic"
 
 
@@ -43,14 +43,13 @@ class Previews:
 
     Args:
         home: The home folder.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        avatars: The loaded people.
     """
 
-    def __init__(self, home: Home, device: str) -> None:
-        self._home, self._device = home, device
+    def __init__(self, home: Home, avatars: Avatars) -> None:
+        self._home, self._avatars = home, avatars
         self._lock = threading.Lock()
         self._portraits: OrderedDict[tuple[Any, ...], Still] = OrderedDict()
-        self._avatars: OrderedDict[tuple[Any, ...], Avatar] = OrderedDict()
 
     def portrait(self, name: str) -> Still:
         """Read the first frame of a person's own footage.
@@ -65,11 +64,11 @@ class Previews:
             TalkheadError: The package is missing or damaged.
         """
         path = self._home.identity_dir(name)
-        key = _state(path)
+        key = package_state(path)
         with self._lock:
             if key not in self._portraits:
                 self._portraits[key] = _portrait(path / IDLE_NAME)
-                _shrink(self._portraits, MAX_PORTRAITS)
+                shrink(self._portraits, MAX_PORTRAITS)
             self._portraits.move_to_end(key)
             return self._portraits[key]
 
@@ -95,48 +94,20 @@ class Previews:
         if not self._lock.acquire(timeout=wait_s):
             return None
         try:
-            return _still(self._avatar(name, renderer), mode, options, self._home)
+            return _still(self._avatars.load(name, renderer), mode, options, self._home)
         finally:
             self._lock.release()
 
     def forget(self, name: str) -> None:
-        """Remove the images of a person from the cache.
+        """Remove the portraits of a person from the cache.
 
         Args:
             name: Name of the identity.
         """
         path = self._home.identity_dir(name)
         with self._lock:
-            for cache in (self._portraits, self._avatars):
-                for key in [one for one in cache if one[0] == path]:
-                    del cache[key]
-
-    def _avatar(self, name: str, renderer: str | None) -> Avatar:
-        from talkhead.app.avatar import load_avatar
-        from talkhead.device import resolve_device
-
-        path = self._home.identity_dir(name)
-        key = (*_state(path), renderer)
-        if key not in self._avatars:
-            device = resolve_device(self._device)
-            self._avatars[key] = load_avatar(self._home.load(name), renderer, device)
-            _shrink(self._avatars, MAX_AVATARS)
-        self._avatars.move_to_end(key)
-        return self._avatars[key]
-
-
-def _state(path: Path) -> tuple[Any, ...]:
-    """Return what changes when a package is replaced."""
-    try:
-        state = (path / MANIFEST_NAME).stat()
-    except OSError:
-        raise MediaError(f"{path.name}: is not fitted") from None
-    return path, state.st_mtime_ns, state.st_ino
-
-
-def _shrink(cache: OrderedDict[tuple[Any, ...], Any], size: int) -> None:
-    while len(cache) > size:
-        cache.popitem(last=False)
+            for key in [one for one in self._portraits if one[0] == path]:
+                del self._portraits[key]
 
 
 def _portrait(video: Path) -> Still:

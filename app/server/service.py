@@ -20,6 +20,7 @@ from talkhead.app.dubbing.planner import package_finder
 from talkhead.app.dubbing.scheduler import WorkerPool
 from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import open_home
+from talkhead.app.server.avatars import Avatars
 from talkhead.app.server.callbacks import CallbackSender
 from talkhead.app.server.logs import log
 from talkhead.app.server.metrics import Metrics
@@ -30,6 +31,7 @@ from talkhead.app.server.runner import JobRunner
 from talkhead.app.server.settings import GIB, ServerSettings
 from talkhead.app.server.tickets import Tickets
 from talkhead.app.server.web_heads import WebHeads
+from talkhead.app.server.web_lines import WebLines
 from talkhead.errors import TalkheadError
 from talkhead.locks import FileLock
 from talkhead.storage import make_folder
@@ -59,8 +61,10 @@ class Service:
         runner: Runs the jobs.
         tickets: Tickets of files.
         metrics: Counters.
+        avatars: The loaded people.
         previews: Renders stills.
         web_heads: Writes web exports.
+        web_lines: Prepares lines for web exports.
         callbacks: Reports finished jobs.
         lock: Held while records and jobs are added or removed.
         is_stopping: True once the server has begun to stop.
@@ -76,8 +80,10 @@ class Service:
         self.dubs = Records(self.path / "dubs", DubRecord)
         self.tickets = Tickets()
         self.metrics = Metrics(self._gauges)
-        self.previews = Previews(self.home, settings.device)
+        self.avatars = Avatars(self.home, settings.device)
+        self.previews = Previews(self.home, self.avatars)
         self.web_heads = WebHeads(self.home, settings.device)
+        self.web_lines = WebLines(self.avatars)
         self.callbacks = CallbackSender(settings.callbacks)
         self.lock = threading.RLock()
         self.is_stopping = False

@@ -26,6 +26,8 @@ class Limits:
         footage_s: Longest footage in seconds.
         audio_bytes: Largest upload of audio, with a background and a transcript.
         audio_s: Longest audio in seconds.
+        line_bytes: Largest upload of audio of a line for a web page.
+        line_s: Longest audio of such a line in seconds.
         table_bytes: Largest upload of a table with its files.
         form_bytes: Largest body of any other request.
         n_files: Largest number of files in one request.
@@ -34,13 +36,15 @@ class Limits:
         free_bytes: Space on the disk that uploads must leave free.
         idle_s: Seconds without data after which an upload is ended.
         bytes_per_s: Slowest mean rate of an upload.
-        preview_s: Seconds that a preview may wait for others.
+        preview_s: Seconds that a preview or a line for a web page may wait for others.
     """
 
     footage_bytes: int = 4 * GIB
     footage_s: float = 1800.0
     audio_bytes: int = 512 * MIB
     audio_s: float = 3600.0
+    line_bytes: int = 64 * MIB
+    line_s: float = 60.0
     table_bytes: int = 4 * GIB
     form_bytes: int = MIB
     n_files: int = 1000

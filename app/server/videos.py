@@ -111,7 +111,7 @@ def create_video(
             with new_folder(service.videos.folder(video_id)) as folder:
                 if audio is None and not text.strip():
                     audio = drive_file
-                sound, title = _sound(service, folder, audio, text)
+                sound, title = save_speech(service, folder, audio, text)
                 options = file_free_options(
                     values, _saved(background_file, folder, "background"), folder
                 )
@@ -195,8 +195,23 @@ def _driver(upload: UploadFile, folder: Path) -> Path:
     return path
 
 
-def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) -> tuple[Path, str]:
-    """Write the audio of a request to a file; return it with a title."""
+def save_speech(
+    service: Service, folder: Path, audio: UploadFile | None, text: str
+) -> tuple[Path, str]:
+    """Write what a request says to a file.
+
+    Args:
+        service: The service.
+        folder: Folder for the file.
+        audio: Recording of the speech; None if there is a text.
+        text: Text to speak.
+
+    Returns:
+        File with audio, and a title.
+
+    Raises:
+        TalkheadError: Both or neither are given, or the text cannot be spoken.
+    """
     if (audio is None) == (not text.strip()):
         raise TalkheadError("audio or text is needed. Pass one of them")
     if audio is not None:

@@ -1,20 +1,23 @@
-"""/v1/identities/NAME/web: a person for the element <talking-head>, rendered by the browser."""
+"""/v1/identities/NAME/web and lines: people in web pages, rendered by the browser."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
-from talkhead.app.server.dependencies import NOT_FOUND, Responses, ServiceDep, problem
+from talkhead.app.server.dependencies import NOT_FOUND, PROBLEMS, Responses, ServiceDep, problem
+from talkhead.app.server.forms import known_fields_only
 from talkhead.app.server.identities import Name
-from talkhead.app.server.models import WebExport
+from talkhead.app.server.models import WebExport, WebLine
 from talkhead.app.server.problems import Problem, public_message
 from talkhead.app.server.security import WEB_EXPORT_POLICY
-from talkhead.app.server.service import Service
+from talkhead.app.server.service import RETRY_AFTER_S, Service
+from talkhead.app.server.uploads import check_sound
+from talkhead.app.server.videos import save_speech
 from talkhead.app.web_export.request import exported_files
 from talkhead.terminal import printable
 
@@ -80,6 +83,35 @@ def get_web_file(
     if StaticFiles().is_not_modified(answer.headers, request.headers):
         return Response(status_code=304, headers={**_HEADERS, "ETag": answer.headers["etag"]})
     return answer
+
+
+@router.post(
+    "/lines",
+    responses={**NOT_FOUND, **PROBLEMS},
+    dependencies=[Depends(known_fields_only)],
+    summary="Prepare a line for a web page",
+)
+def create_line(
+    service: ServiceDep,
+    name: Name,
+    audio: Annotated[UploadFile | None, File(description="Recording of the speech")] = None,
+    text: Annotated[str, Form(description="Text to speak, instead of audio")] = "",
+) -> WebLine:
+    """Compute the sound and the motion codes of a line, which <talking-head> says.
+
+    Nothing is rendered or stored.
+    """
+    _check_fitted(service, name)
+    service.check_disk(0)
+    limits = service.settings.limits
+    with service.scratch() as folder:
+        sound, title = save_speech(service, folder, audio, text)
+        check_sound(sound, title, limits.line_s)
+        line = service.web_lines.prepare(name, sound, title, folder, limits.preview_s)
+    if line is None:
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        raise Problem(503, "other lines are being prepared. Try again later", retry)
+    return line
 
 
 def show_web_export(service: Service, name: str) -> WebExport:

@@ -21,7 +21,9 @@ from talkhead.app.home.identities import Home
 from talkhead.app.web_export import export, line_file
 from talkhead.app.web_export import request as web_request
 from talkhead.app.web_export.request import WebRequest
+from talkhead.identity import MANIFEST_NAME
 from talkhead.progress import SilentProgress
+from talkhead.storage import read_json
 from talkhead.types import Float32, UInt8
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -143,7 +145,7 @@ def readable_person(patch: pytest.MonkeyPatch, folder: Path, rest: Float32, code
     person = readable_avatar(patch, folder, rest, codes, package=package)
 
     def load(name: str, *, home: Path, **_: object) -> Any:
-        manifest.consent = Home(home).load(name).manifest.consent
+        manifest.consent = read_json(Home(home).identity_dir(name) / MANIFEST_NAME)["consent"]
         person.name = name
         return person
 

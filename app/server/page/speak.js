@@ -2,6 +2,7 @@
 
 import { call, follow, json, upload } from "./api.js";
 import { startRecording } from "./recorder.js";
+import { tryLine } from "./tryout.js";
 import { $, clearNotices, confirmDeletion, date, dropArea, duration, emptyState, h, isOpen, notify, progressBar, put, size } from "./view.js";
 
 const REFRESH_MS = 2000, PAGE = 10;
@@ -15,6 +16,7 @@ export function startSpeak(studio) {
   form.addEventListener("change", arrange);
   form.addEventListener("submit", (event) => { event.preventDefault(); submit(); });
   $("preview").addEventListener("click", preview);
+  $("try").addEventListener("click", tryOut);
   $("record").addEventListener("click", record);
   $("more").addEventListener("click", () => { shown += PAGE; load(); });
 
@@ -77,6 +79,24 @@ export function startSpeak(studio) {
       notify(error.message, { bad: true });
     } finally {
       button.disabled = false;
+    }
+  }
+
+  async function tryOut() {
+    const button = $("try"), sound = new FormData(), wrong = addSound(sound);
+    if (wrong) { notify(wrong, { bad: true }); return; }
+    clearNotices();
+    button.disabled = true;
+    button.textContent = "Preparing …";
+    current = "";
+    try {
+      await tryLine(stage, fields.identity.value, sound, (error) => notify(error.message, { bad: true }));
+    } catch (error) {
+      if (stage.querySelector(".try")) drawEmpty();
+      notify(error.message, { bad: true });
+    } finally {
+      button.disabled = false;
+      button.textContent = "Try it";
     }
   }
 
@@ -144,7 +164,7 @@ export function startSpeak(studio) {
   }
 
   function drawEmpty() {
-    put(stage, h("p", { class: "empty" }, "The video appears here. A still shows how it will look, before it is made."));
+    put(stage, h("p", { class: "empty" }, "The video appears here. Try it to hear and see the line at once; a still shows how the video will look."));
   }
 
   function drawCurrent(video) {
@@ -225,7 +245,7 @@ export function startSpeak(studio) {
       const chosen = name || fields.identity.value || people.find((one) => one.is_default)?.name;
       put(fields.identity, ...people.map((one) => h("option", { value: one.name }, one.name)));
       if (people.some((one) => one.name === chosen)) fields.identity.value = chosen;
-      for (const button of form.querySelectorAll("[type=submit], #preview")) button.disabled = !people.length;
+      for (const button of form.querySelectorAll("[type=submit], #preview, #try")) button.disabled = !people.length;
       if (!people.length) put(stage, emptyState("No person is fitted yet.",
         h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person")));
     } catch (error) {
@@ -234,5 +254,10 @@ export function startSpeak(studio) {
     load();
   }
 
-  return { show, hide: () => clearTimeout(timer) };
+  function hide() {
+    clearTimeout(timer);
+    stage.querySelector("talking-head")?.stop();
+  }
+
+  return { show, hide };
 }

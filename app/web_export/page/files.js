@@ -111,12 +111,15 @@ export class Files {
   /** @param {string} name @returns {ArrayBuffer} */
   unpack(name) {
     if (!(name in this.packed)) throw new TalkingHeadError("missing", `The file ${name} is missing.`);
-    return Uint8Array.from(atob(this.packed[name]), (letter) => letter.charCodeAt(0)).buffer;
+    return fromBase64(this.packed[name]);
   }
 
   /** Frees copies in memory. */
   close() { for (const url of this.urls.splice(0)) URL.revokeObjectURL(url); }
 }
+
+/** @param {string} text @returns {ArrayBuffer} */
+export function fromBase64(text) { return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer; }
 
 /** In hexadecimal; null on a page that was not loaded safely, where browsers do not compute it. @param {ArrayBuffer} bytes */
 async function sha256(bytes) {

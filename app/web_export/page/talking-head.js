@@ -3,6 +3,7 @@
 import { BADGE, drawBadge } from "./badge.js";
 import { Controls } from "./controls.js";
 import { Files, TalkingHeadError } from "./files.js";
+import { loadLine, readLine } from "./line.js";
 import { Ears, Listener, openRecording } from "./live.js";
 import { Sound, follow } from "./sound.js";
 
@@ -14,7 +15,7 @@ const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker rende
 /**
  * @typedef {import("./head.js").Head} Head
  * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "paused" | "error"} State
- * @typedef {{name: string, nFrames: number, code: (index: number) => Float32Array, duration: number, buffer: AudioBuffer}} Line
+ * @typedef {import("./line.js").Line} Line
  * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void, ears?: Ears}} Speech
  * `from`: seconds of the line that were said before. `start`: when its first sample was heard; null: it is held.
  * `index`: of the code that is shown. `apart`: by how much the sound is ahead of it, frames, on average.
@@ -98,15 +99,16 @@ export class TalkingHead extends HTMLElement {
 
   /**
    * Says a line; one that is being said is stopped.
-   * @param {string} name
+   * @param {string | import("./line.js").LineFiles} asked its name, or a line that is not part of the export
    * @returns {Promise<boolean>} at its end: true if all of it was said, false if it was stopped
    */
-  async say(name) {
+  async say(asked) {
     const isReplaced = await this.ask();
     if (isReplaced()) return false;
     this.warn(null);
     this.sound.open();
-    const line = await this.lineOf(name);
+    const isGiven = asked !== null && typeof asked === "object";
+    const line = await (isGiven ? readLine(asked, this.rest.length, this.sound) : this.lineOf(asked));
     if (isReplaced()) return false;
     this.end(false);
     return new Promise((settle) => {
@@ -340,19 +342,11 @@ export class TalkingHead extends HTMLElement {
     const about = this.files.manifest.lines.find((line) => line.name === name);
     if (!about) throw unknown(name);
     if (!this.loaded.has(name)) {
-      const line = this.loadLine(about);
+      const line = loadLine(about, this.files, this.sound);
       line.catch(() => this.loaded.delete(name)); // it is loaded again when it is asked for again
       this.loaded.set(name, line);
     }
     return this.loaded.get(name);
-  }
-
-  /** @param {import("./files.js").LineFiles} about @returns {Promise<Line>} */
-  async loadLine({ name, sound, codes, scale, n_frames: nFrames, duration_s: duration }) {
-    const [heard, seen] = await Promise.all([this.files.bytes(sound), this.files.bytes(codes)]);
-    const buffer = await this.sound.decode(heard), levels = new Int8Array(seen);
-    const code = (/** @type {number} */ index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
-    return { name, code, nFrames, duration, buffer };
   }
 
   // ---------------------------------------------------------------------------------- speaking
