@@ -87,7 +87,6 @@ export function startSpeak(studio) {
     if (wrong) { notify(wrong, { bad: true }); return; }
     clearNotices();
     button.disabled = true;
-    button.textContent = "Preparing …";
     current = "";
     try {
       await tryLine(stage, fields.identity.value, sound, (error) => notify(error.message, { bad: true }));
@@ -96,7 +95,6 @@ export function startSpeak(studio) {
       notify(error.message, { bad: true });
     } finally {
       button.disabled = false;
-      button.textContent = "Try it";
     }
   }
 

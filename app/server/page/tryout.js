@@ -11,8 +11,8 @@ const LIMITS = "Rendered by this browser, in their own footage. Mode, background
 // error, if the stage shows something else meanwhile. `failed` gets errors of the person who is shown.
 export async function tryLine(stage, name, form, failed) {
   const place = h("div", { class: "try" }), address = `/v1/identities/${encodeURIComponent(name)}`;
-  put(stage, h("h3", { "aria-level": 2 }, `${name}, a try`), place);
   put(place, h("p", { class: "meta" }, "Preparing the line …"));
+  put(stage, h("h3", { "aria-level": 2 }, "A try"), place);
   const [line, person] = await Promise.all([
     upload(`${address}/lines`, form, () => {}), writtenPerson(`${address}/web`, name, place), import(SCRIPT)]);
   if (!place.isConnected) return;
@@ -21,7 +21,10 @@ export async function tryLine(stage, name, form, failed) {
   head.addEventListener("error", ({ detail }) => failed(detail));
   button.onclick = () => (head.state === "idle" ? say() : head.stop());
   head.addEventListener("statechange", () => { button.textContent = head.state === "idle" ? "Say it again" : "Stop"; });
-  head.addEventListener("ready", () => { head.style.maxWidth = `${70 * head.canvas.width / head.canvas.height}vh`; });
+  head.addEventListener("ready", () => {
+    head.style.maxWidth = `${70 * head.canvas.width / head.canvas.height}vh`;
+    stage.scrollIntoView({ block: "nearest" });
+  });
   put(place, head, h("p", { class: "meta" }, LIMITS), h("div", { class: "actions small" }, button));
   say();
 }

@@ -19,8 +19,9 @@ const BLOB_TYPES = { mp4: "video/mp4", js: "text/javascript" };
  * @property {Record<string, {sha256: string, bytes: number}>} files
  *
  * @typedef {object} LineFiles
- * @property {string} name @property {string} sound @property {string} codes Names of the line and its files.
- * @property {number} n_frames @property {number} duration_s
+ * @property {string} name @property {string} sound @property {string} codes Names of the line and its files; of a
+ * line that is given to `say`, the contents of its files in base64.
+ * @property {number} n_frames
  * @property {number[]} scale Factor of each component of a code [nMouth].
  */
 

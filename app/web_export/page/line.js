@@ -3,9 +3,8 @@
 import { TalkingHeadError, fromBase64 } from "./files.js";
 
 /**
- * @typedef {{name: string, nFrames: number, code: (index: number) => Float32Array, duration: number, buffer: AudioBuffer}} Line
- * @typedef {{name: string, sound: string, codes: string, scale: number[], n_frames: number, duration_s: number}} LineFiles
- * `sound` and `codes`: in the manifest, names of files; of lines that are given to `say`, their contents in base64.
+ * @typedef {{name: string, nFrames: number, code: (index: number) => Float32Array, buffer: AudioBuffer}} Line
+ * @typedef {import("./files.js").LineFiles} LineFiles
  */
 
 /**
@@ -31,14 +30,15 @@ export async function readLine(given, nMouth, sound) {
   try {
     const { scale, n_frames: nFrames } = given, seen = fromBase64(given.codes);
     if (scale.length !== nMouth || !scale.every(Number.isFinite) || seen.byteLength !== nFrames * nMouth) throw new RangeError("codes");
-    return makeLine({ name: "", ...given }, seen, await sound.decode(fromBase64(given.sound)));
+    return makeLine({ ...given, name: given.name ?? "" }, seen, await sound.decode(fromBase64(given.sound)));
   } catch {
     throw new TalkingHeadError("damaged", "The line is damaged, or of another person.");
   }
 }
 
-function makeLine({ name, scale, n_frames: nFrames, duration_s: duration }, seen, buffer) {
+/** @param {LineFiles} about @param {ArrayBuffer} seen @param {AudioBuffer} buffer @returns {Line} */
+function makeLine({ name, scale, n_frames: nFrames }, seen, buffer) {
   const levels = new Int8Array(seen);
-  const code = (index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
-  return { name, code, nFrames, duration, buffer };
+  const code = (/** @type {number} */ index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
+  return { name, code, nFrames, buffer };
 }

@@ -99,7 +99,7 @@ export class TalkingHead extends HTMLElement {
 
   /**
    * Says a line; one that is being said is stopped.
-   * @param {string | import("./line.js").LineFiles} asked its name, or a line that is not part of the export
+   * @param {string | import("./files.js").LineFiles} asked its name, or a line that is not part of the export
    * @returns {Promise<boolean>} at its end: true if all of it was said, false if it was stopped
    */
   async say(asked) {
@@ -107,8 +107,7 @@ export class TalkingHead extends HTMLElement {
     if (isReplaced()) return false;
     this.warn(null);
     this.sound.open();
-    const isGiven = asked !== null && typeof asked === "object";
-    const line = await (isGiven ? readLine(asked, this.rest.length, this.sound) : this.lineOf(asked));
+    const line = await (typeof asked === "string" ? this.lineOf(asked) : readLine(asked, this.rest.length, this.sound));
     if (isReplaced()) return false;
     this.end(false);
     return new Promise((settle) => {

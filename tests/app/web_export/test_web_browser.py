@@ -6,6 +6,8 @@ number, and the box of the fake head has the frame and the motion code that it w
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -125,6 +127,47 @@ def test_a_line_is_held_and_stopped(show: Open) -> None:
     assert page.evaluate(SAY, "unheard") == "There is no line unheard."
     assert page.evaluate("head.state") == "idle"
     check_pictures(page.evaluate("seen"))
+
+
+def given_line(site: Path) -> dict[str, Any]:
+    """Return a line of the export as a server answers with one that is not part of it."""
+    (about,) = json.loads((site / "manifest.json").read_text("utf-8"))["lines"]
+    for part in ("sound", "codes"):
+        about[part] = base64.b64encode((site / about[part]).read_bytes()).decode()
+    return {**about, "name": "given"}
+
+
+def test_a_line_that_is_not_part_of_the_export(show: Open, site: Path) -> None:
+    page = show()
+    page.evaluate(UNTIL, ["idle"])
+    assert page.evaluate(SAY, given_line(site)) is True
+    spoken = [one for one in page.evaluate("seen") if 3 <= one["index"] < N_LINE]
+    assert len(spoken) > N_LINE // 3 and all(read(one)[2] == one["index"] for one in spoken)
+    ended = [detail for name, detail in page.evaluate("events") if name == "end"]
+    assert ended == [{"line": "given", "finished": True}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codes": "*"},
+        {"codes": "AAAA"},
+        {"n_frames": N_LINE - 1},
+        {"n_frames": None},
+        {"scale": [1.0]},
+        {"scale": [1.0, None]},
+        {"scale": None},
+        {"sound": ""},
+        {"sound": "AAAA"},
+        {"sound": None},
+    ],
+)
+def test_a_damaged_line_is_refused(show: Open, site: Path, change: dict[str, Any]) -> None:
+    page = show()
+    page.evaluate(UNTIL, ["idle"])
+    refused = "The line is damaged, or of another person."
+    assert page.evaluate(SAY, given_line(site) | change) == refused
+    assert page.evaluate("head.state") == "idle"
 
 
 def test_what_is_asked_for_last_counts(show: Open) -> None:
