@@ -144,9 +144,11 @@ class WebHeads:
         """
         with self._lock:
             build = self._builds.pop(name, None)
-        if build is not None and build.thread is not None:
-            build.is_cancelled = True
-            build.thread.join()
+        if build is None:
+            return
+        build.is_cancelled = True
+        if build.status == "in_progress" and build.thread is not None:
+            build.thread.join()  # one that is queued will not begin
 
     def stop(self) -> None:
         """Stop writing exports."""
@@ -175,6 +177,8 @@ class WebHeads:
             from talkhead.app.web_export.export import write_site
 
             build.status, build.advance = "in_progress", Advance(0, "Starting")
+            if build.is_cancelled:
+                return
             progress = NumberedProgress(_BuildProgress(build), STEPS)
             home = self._home
             avatar = load_identity(name, renderer=RENDERER, device=self._device, home=home.path)

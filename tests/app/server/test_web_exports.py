@@ -238,6 +238,22 @@ def test_a_deletion_stops_writing_and_removes_the_export(
     assert "removed web/anna" in removed and not list(people.glob("web/*"))
 
 
+def test_people_wait_for_each_other_and_can_be_deleted_meanwhile(
+    client: TestClient, held: Held, people: Path, add: Callable[[Path], IdentityPackage]
+) -> None:
+    add(people / "identities" / "berta")
+    client.post(WEB)
+    assert held.begun.wait(30)
+    assert client.post(WEB.replace("anna", "berta")).json()["status"] == "queued"
+    assert client.delete("/v1/identities/berta").status_code == 200
+    assert client.get(WEB).json()["status"] == "in_progress"
+    held.go.set()
+    assert until(client, WEB, "completed", "failed")["status"] == "completed"
+    heads = client.app.state.service.web_heads  # type: ignore[attr-defined]
+    with heads._writing:  # berta's turn is over
+        assert [path.name for path in (people / "web").iterdir()] == ["anna"]
+
+
 def test_a_person_who_is_fitted_again_is_written_again(
     client: TestClient, people: Path, held: Held
 ) -> None:
