@@ -107,7 +107,8 @@ export class TalkingHead extends HTMLElement {
     if (isReplaced()) return false;
     this.warn(null);
     this.sound.open();
-    const line = await (typeof asked === "string" ? this.lineOf(asked) : readLine(asked, this.rest.length, this.sound));
+    const isGiven = asked !== null && typeof asked === "object";
+    const line = await (isGiven ? readLine(asked, this.rest.length, this.sound) : this.lineOf(String(asked)));
     if (isReplaced()) return false;
     this.end(false);
     return new Promise((settle) => {
