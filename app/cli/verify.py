@@ -15,7 +15,8 @@ def verify(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A video, an image, a folder of images, or the manifest of a live session."
+            help="A video, an image, a folder of images or of a web export, or the manifest of a live "
+            "session."
         ),
     ],
     trust: Annotated[
@@ -28,9 +29,10 @@ def verify(
     """Show a file's C2PA provenance, and whether the file has changed since it was signed.
 
     Reads the signed manifest in the file, or in NAME.c2pa next to it, whether made by talkhead or by
-    another tool, or the signed manifest of a live session. The exit code is 0 if it is valid, and 1 if
-    it is not: the file has changed or is damaged, the signer's certificate has expired, there is no
-    manifest, files in a folder are missing or were added, or, with --trust, the signer is not trusted.
+    another tool, or the signed manifest of a live session or of a web export, whose files are then
+    compared with it. The exit code is 0 if it is valid, and 1 if it is not: the file has changed or is
+    damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing
+    or were added, or, with --trust, the signer is not trusted.
 
     [bold]Examples[/bold]
 
@@ -39,6 +41,8 @@ def verify(
       talkhead verify line.mp4 --json
 
       talkhead verify line.mp4 --trust roots.pem
+
+      talkhead verify site
     """
     from talkhead.app.output import verification
 

@@ -56,7 +56,7 @@ class Verdict:
         state: See above.
         trusted: True if a given root has issued the signer's certificate; for a folder, that of
             every file.
-        where: "embedded", "sidecar", "live session" or "".
+        where: "embedded", "sidecar", "live session", a sentence about a web export, or "".
         signer: Name of the signer.
         tool: Name and version of the tool that made the file.
         created: When it was made.
@@ -93,11 +93,12 @@ class Verdict:
 
 
 def verify(path: Path, anchors: Path | None = None, home: Path | None = None) -> Verdict:
-    """Verify the manifest in a file, or next to it, or that of a live session.
+    """Verify the manifest in a file, or next to it, or that of a live session or a web export.
 
     Args:
-        path: A file, a folder of images, or the manifest of a live session. For a folder, the verdict
-            is that on the first invalid file, otherwise that on the folder as a whole.
+        path: A file, a folder of images, the manifest of a live session, or a web export or the
+            statement in it. For a folder of images, the verdict is that on the first invalid file,
+            otherwise that on the folder as a whole.
         anchors: PEM certificates of trusted roots. A signer with another root is then UNTRUSTED.
         home: Folder of the identities, with the local key. None: the user's own.
 
@@ -111,17 +112,20 @@ def verify(path: Path, anchors: Path | None = None, home: Path | None = None) ->
     c2pa = load_c2pa()
     from talkhead.app.output import live_manifest  # needs cryptography, checked above
     from talkhead.app.output.signing_keys import own_root
+    from talkhead.app.web_export.request import STATEMENT
+    from talkhead.app.web_export.site_check import compare_site
 
     root = own_root(Home.locate(home).path)
     reader = _Reader.made(c2pa, anchors, root)
-    if path.is_dir():
-        return _verify_folder(path, reader)
-    if not path.is_file():
+    file = path / STATEMENT if (path / STATEMENT).is_file() else path
+    if file.is_dir():
+        return _verify_folder(file, reader)
+    if not file.is_file():
         raise TalkheadError(f"{path}: there is no such file. Check the path")
-    manifest = live_manifest.read_live_manifest(path)
+    manifest = live_manifest.read_live_manifest(file)
     if manifest is not None:
-        return live_manifest.verify_live(path, manifest, anchors, root)
-    return reader.verify(path)
+        return compare_site(live_manifest.verify_live(file, manifest, anchors, root))
+    return _verify_folder(path, reader) if path.is_dir() else reader.verify(path)
 
 
 @dataclass(frozen=True)
@@ -251,7 +255,7 @@ def _folder_problems(verdicts: Sequence[Verdict]) -> list[str]:
         "signed under another name": renamed,
         "missing": _missing_images([verdict.path.name for verdict in verdicts]),
     }
-    found = [f"{what}: {_as_list(names)}" for what, names in problems.items() if names]
+    found = [f"{what}: {as_list(names)}" for what, names in problems.items() if names]
     n_signed = _n_signed(_typical(verdicts, _folder_of))
     if n_signed not in (0, len(verdicts)):
         found.append(f"{n_signed} files were signed, {len(verdicts)} were found")
@@ -294,7 +298,15 @@ MAX_NUMBERED = 100
 """Maximum number of missing images to list, since a name may contain any number."""
 
 
-def _as_list(names: Sequence[str]) -> str:
+def as_list(names: Sequence[str]) -> str:
+    """Format names as a list, of which only the first ones are named.
+
+    Args:
+        names: The names.
+
+    Returns:
+        The list.
+    """
     return ", ".join(_abbreviated(names))
 
 
@@ -404,7 +416,7 @@ def describe(verdict: Verdict) -> str:
         "pictures": _BADGE_NAMES.get(verdict.claims.get("badge"), ""),
         "signed by": _signed_by(verdict),
         "manifest": verdict.where,
-        "not signed": _as_list(verdict.unsigned),
+        "not signed": as_list(verdict.unsigned),
     }
     details = [f"  {name}: {_shortened(str(text))}" for name, text in lines.items() if text]
     return "\n".join(printable(line) for line in [f"{verdict.path}: {head}", *details])

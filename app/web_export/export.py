@@ -42,6 +42,7 @@ from talkhead.app.web_export.request import (
     check_web,
 )
 from talkhead.app.web_export.single_page import LISTENER, WORKER, write_page
+from talkhead.app.web_export.site_check import session_of
 from talkhead.app.web_export.speech_file import write_speech
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
@@ -208,7 +209,7 @@ def _write_manifest(
     digest = sha256_of(folder / MANIFEST)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     statement = LiveStatement(
-        avatar.name, "paste", request.consent, now, badge=True, session=f"{MANIFEST} {digest}"
+        avatar.name, "paste", request.consent, now, badge=True, session=session_of(digest)
     )
     write_json(folder / STATEMENT, sign_live(statement, credentials(home, None, None)))
 

@@ -176,8 +176,19 @@ def _check_page(page: Path) -> None:
 
 def _foreign_files(folder: Path) -> list[str]:
     """List the files of a folder that the manifest of an export in it does not name."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return sorted(found - exported_files(folder))
+    return sorted(files_in(folder) - exported_files(folder))
+
+
+def files_in(folder: Path) -> set[str]:
+    """List the files in a folder and in its folders.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Paths relative to it, with slashes.
+    """
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def exported_files(folder: Path) -> set[str]:
