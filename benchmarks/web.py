@@ -1,6 +1,7 @@
 """Web exports: sizes, mouths, time to the first picture, rate, and latency; prints JSON lines.
 
-    python -m benchmarks.web [NAME] [--home HOME] [--site FOLDER] [--chromium PATH] [--seconds 10]
+    python -m benchmarks.web [NAME] [--home HOME] [--site FOLDER] [--chromium PATH] [--firefox PATH]
+        [--seconds 10]
 
 Exports the person with live speech and a line (or measures FOLDER, an earlier such export), and opens
 the page from localhost in Chromium, which renders without a GPU here. It needs `pip install playwright`
@@ -14,6 +15,8 @@ and a Chromium.
   milliseconds of the worker for a mouth; and the latency of a microphone, from the beginning of a
   frame's sound in the page to its picture, which contains the 40 ms of the frame. The second row is
   with the processor throttled to a quarter, which Chromium does for the page but not for its workers.
+* firefox: With --firefox, pictures per second and milliseconds for a mouth there, while a line is said
+  without sound, because Firefox runs no clock of sound where there is no device.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
+from benchmarks import firefox
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.composer.frames import Compositor, Face
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
@@ -91,6 +95,22 @@ MEASURE = """async ([act, seconds]) => {
   head.stop();
   await said;
   return { perSecond, took, latencies, firstMs: head.statistics.firstMs };
+}"""
+
+
+SAY_SILENTLY = """async (name) => {
+  const head = document.querySelector("talking-head"), draw = head.draw.bind(head), drawn = [];
+  const context = head.canvas.getContext("2d");
+  await head.ready;
+  head.muted = true;
+  head.draw = (mouth) => {
+    const { x, y, index, took } = mouth, { width, height } = mouth.image ?? {};
+    draw(mouth);
+    if (!width || index < 0) return;
+    const sum = context.getImageData(x, y, width, height).data.reduce((all, one) => all + one, 0);
+    drawn.push({ index, took, sum, time: performance.now() });
+  };
+  return { isSaid: await head.say(name), drawn };
 }"""
 
 
@@ -268,6 +288,25 @@ def page(address: str, chromium: str, sound: Path, seconds: float) -> Iterator[M
         browser.close()
 
 
+def in_firefox(address: str, program: str, name: str) -> Mapping[str, Any]:
+    """Measure how a line is said in Firefox."""
+    with firefox.started(program) as tab:
+        tab.open(address)
+        found = tab.evaluate(SAY_SILENTLY, name)
+        if tab.errors or not found["isSaid"]:
+            raise RuntimeError(f"Firefox has not said the line: {tab.errors}")
+    drawn = found["drawn"]
+    return {
+        "bench": "firefox",
+        "pictures": len(drawn),
+        "mouths": len({one["sum"] for one in drawn}),
+        "last_index": drawn[-1]["index"],
+        "frames_per_second": round(1000 * len(drawn) / (drawn[-1]["time"] - drawn[0]["time"]), 1),
+        "patch_ms": round(float(np.median([one["took"] for one in drawn])), 1),
+        "load": os.getloadavg()[0],
+    }
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -277,6 +316,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--site", type=Path, help="an export of --live with the line speech.wav")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--firefox", help="path of Firefox, which is then measured, too")
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
@@ -294,6 +334,8 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             for row in page(address, given.chromium, sound, given.seconds):
                 print(json.dumps(row), flush=True)
+            if given.firefox is not None:
+                print(json.dumps(in_firefox(address, given.firefox, sound.stem)), flush=True)
 
 
 if __name__ == "__main__":
