@@ -19,9 +19,10 @@ export OMP_WAIT_POLICY := passive
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=folder for the results)
-	$(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --preset preview --yes \
+FIT_SAMPLE = $(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --preset preview --yes \
 	    --home $(DEMO)
+demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=folder for the results)
+	$(FIT_SAMPLE)
 	$(VENV)/bin/talkhead speak --audio samples/line.wav --identity person --home $(DEMO) \
 	    --output $(DEMO)/line.mp4
 	@echo
@@ -114,10 +115,22 @@ $(VENV)/.web-types: $(STAMP)
 ide: $(STAMP)  ## create the tree of links with which editors resolve `talkhead.*` (see pyproject.toml)
 	$(TREE)
 
-docs: $(VENV)/.docs  ## build the documentation into site/ and check that its pages load nothing external
+# The sample person of its page about web exports: that of `make demo`, or they are fitted first.
+PERSON := $(DEMO)/identities/person/identity.json
+SAMPLE_SITE := build/sample_site/manifest.json
+docs: $(VENV)/.docs $(SAMPLE_SITE)  ## build the documentation into site/ and check that its pages load nothing external
 	$(TREE)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	cp -r $(dir $(SAMPLE_SITE)) site/sample
 	$(VENV)/bin/python docs/check_site.py site
+
+$(PERSON): | venv
+	$(FIT_SAMPLE)
+
+$(SAMPLE_SITE): $(PERSON) samples/line.wav $(wildcard app/web_export/*.py app/web_export/page/*)
+	mkdir -p build
+	$(VENV)/bin/talkhead export-web person --home $(DEMO) --line samples/line.wav \
+	    --consent "This person is synthetic." --output $(@D)
 
 $(VENV)/.docs: $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[docs]'

@@ -24,6 +24,7 @@ LOADED = {
     "object": ("data",),
     "script": ("src",),
     "source": ("src", "srcset"),
+    "talking-head": ("src",),
     "track": ("src",),
     "video": ("src", "poster"),
 }
