@@ -17,7 +17,8 @@ from talkhead.app.web_export.build_modules import PAGE
 
 pytest.importorskip("playwright.sync_api")
 
-MIN_MOUTH_DB, MIN_SPEAK_DB = 54.0, 46.0
+MIN_MOUTH_DB, MIN_SPEAK_DB = 50.0, 46.0
+"""Lower than for people who are fitted for longer: the color match of this head varies between frames."""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: make chromium")
