@@ -26,7 +26,7 @@ from talkhead.app.live.frames import (
     check_waiting,
 )
 from talkhead.app.live.options import DEFAULTS, LiveOptions, Pace
-from talkhead.app.live.pictures import LivePictures
+from talkhead.app.live.pictures import Pictures, make_pictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
 from talkhead.audio import as_int16
@@ -108,7 +108,7 @@ class LiveEngine:
         avatar: Avatar,
         options: LiveOptions = DEFAULTS,
         *,
-        pictures: LivePictures | None = None,
+        pictures: Pictures | None = None,
         speech: Callable[[Pace], LiveSpeech] | None = None,
     ) -> None:
         """Prepare a session.
@@ -116,7 +116,7 @@ class LiveEngine:
         Args:
             avatar: The person.
             options: Sample rate, pace and look.
-            pictures: Renders the pictures. None: the avatar's.
+            pictures: Renders the pictures. None: the avatar's, or none if the options say so.
             speech: Begins a line. None: with the avatar's encoder and predictor.
         """
         self.avatar, self.options = avatar, options
@@ -124,7 +124,10 @@ class LiveEngine:
         self.pace: Pace = options.pace
         self._lead_s = options.lead_s
         self._rest = avatar.predictor.scaling.rest
-        self._pictures = pictures or LivePictures(avatar.renderer, avatar.idle, self._rest, options)
+        self._n_mouth = len(avatar.predictor.scaling.centre)
+        self._pictures = pictures or make_pictures(
+            avatar.renderer, avatar.idle, self._rest, options
+        )
         self._speech = speech or (
             lambda pace: begin_speech(avatar, pace, options.ahead, options.intensity)
         )
@@ -148,7 +151,8 @@ class LiveEngine:
     def facts(self) -> LiveFacts:
         """Facts about the person and the pictures."""
         consent = self.avatar.package.manifest.consent
-        return LiveFacts(self.avatar.name, consent, self._pictures.note)
+        reach = _mouth_reach(self.avatar, self.options.intensity)
+        return LiveFacts(self.avatar.name, consent, self._pictures.note, reach)
 
     @property
     def statistics(self) -> LiveStatistics:
@@ -264,7 +268,8 @@ class LiveEngine:
             if ended:
                 self._begin_blend()
             epoch, index = self._epoch, self._statistics.n_frames
-        repeats = ready and is_late and self._image is not None and self._n_repeats < MOST_REPEATED
+        can_repeat = self.options.rendered and self._image is not None
+        repeats = ready and is_late and can_repeat and self._n_repeats < MOST_REPEATED
         self._n_repeats = self._n_repeats + 1 if repeats else 0
         if not repeats or self._image is None:
             self._image = self._pictures.next(code)
@@ -279,9 +284,9 @@ class LiveEngine:
                 behind_ms=max(0.0, 1000.0 * behind_s),
                 busy_ms=old.busy_ms + BUSY_WEIGHT * (took_ms - old.busy_ms),
             )
-        sound = as_int16(audio)
+        sound, mouth = as_int16(audio), code[: self._n_mouth]
         return LiveFrame(
-            self._image, sound, self.sample_rate, index, epoch, sound_index, ready, ended
+            self._image, sound, self.sample_rate, index, epoch, sound_index, ready, ended, mouth
         )
 
     def wait_s(self, now_s: float) -> float:
@@ -454,6 +459,18 @@ class LiveEngine:
             self._n_blend -= 1
         self._last = np.asarray(code, np.float32)
         return self._last
+
+
+def _mouth_reach(avatar: Avatar, intensity: float) -> tuple[float, ...]:
+    """Compute the largest absolute value of each component of a mouth code.
+
+    Intensity i moves codes away from rest: |rest + i (code - rest)| <= i |code| + |i - 1| |rest|.
+    """
+    scaling = avatar.predictor.scaling
+    rest = np.abs(scaling.rest[: len(scaling.centre)])
+    largest = np.maximum(np.abs(scaling.low), np.abs(scaling.high))
+    reach = np.maximum(rest, intensity * largest + abs(intensity - 1.0) * rest)
+    return tuple(reach.tolist())
 
 
 def begin_speech(avatar: Avatar, pace: Pace, ahead: int | None, intensity: float) -> LiveSpeech:

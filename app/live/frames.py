@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +15,8 @@ ARRIVAL_AHEAD = 0
 """Frames that a prediction waits for where every millisecond counts: their features are approximated."""
 MAX_WAITING_S = 600.0
 """Most sound that may wait to be spoken."""
+NO_PICTURE: UInt8 = np.zeros((0, 0, 3), np.uint8)
+"""The picture of a session that does not render."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class LiveFrame:
     """A picture with its sound.
 
     Attributes:
-        image: Picture [H, W, 3], RGB; [H, W, 4] with a transparent background.
+        image: Picture [H, W, 3], RGB; [H, W, 4] with a transparent background; [0, 0, 3] if the session
+            does not render.
         audio: Sound of its 40 ms, [n], one channel.
         sample_rate: Samples per second of the sound.
         index: Number of the frame since the beginning.
@@ -31,6 +34,7 @@ class LiveFrame:
             line; the frames of rest between them don't count.
         is_speech: True if it belongs to a line, False while the mouth is at rest.
         end_of_speech: True for the last frame of a line.
+        code: Motion code of the mouth, [K].
     """
 
     image: UInt8
@@ -41,6 +45,7 @@ class LiveFrame:
     sound_index: int
     is_speech: bool
     end_of_speech: bool
+    code: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def time_s(self) -> float:
@@ -84,11 +89,13 @@ class LiveFacts:
         identity: Name of the identity.
         consent: The person's statement of consent. None: none was stored.
         note: What the pictures cannot show as requested; "" if there is nothing.
+        reach: Largest absolute value of each of the K components of a mouth code.
     """
 
     identity: str
     consent: str | None
     note: str
+    reach: tuple[float, ...]
 
 
 def check_sound(samples: Float32, sample_rate: int) -> None:

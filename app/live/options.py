@@ -46,6 +46,8 @@ class LiveOptions(PictureOptions):
         mode: "paste": the mouth is pasted into the person's own footage; "head": the head alone.
         badge: Mark every picture as made by a machine. If False, say it elsewhere; the manifest of
             the session states it in any case.
+        rendered: Render pictures. If False, frames have only the motion codes of the mouth, for web
+            pages that draw the head themselves, which needs the mode "paste".
 
     Raises:
         TalkheadError: A value is out of range, options do not fit the mode, or the background cannot
@@ -58,6 +60,7 @@ class LiveOptions(PictureOptions):
     ahead: int | None = None
     mode: str = DEFAULT_MODE
     badge: bool = True
+    rendered: bool = True
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -83,6 +86,11 @@ class LiveOptions(PictureOptions):
             raise TalkheadError(
                 "a background of a live session needs the mode head: the person is cut out of "
                 "footage only in files"
+            )
+        if not self.rendered and (self.mode != DEFAULT_MODE or self.height is not None):
+            raise TalkheadError(
+                "a session that does not render has the mode paste and the size of the footage. Leave "
+                "out mode and height"
             )
 
     @property
@@ -114,6 +122,7 @@ class LiveKeywords(TypedDict, total=False):
     ahead: int | None
     mode: str
     badge: bool
+    rendered: bool
 
 
 def live_options(options: LiveOptions | None, keywords: LiveKeywords) -> LiveOptions:

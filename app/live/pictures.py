@@ -21,6 +21,7 @@ from talkhead.app.composer.backgrounds import backgrounds_of, is_still
 from talkhead.app.composer.frames import Compositor, HeadCompositor, IdleFootage, own_background
 from talkhead.app.composer.head_view import View, out_of_range_message
 from talkhead.app.composer.idle_clip import IdleClip, ping_pong
+from talkhead.app.live.frames import NO_PICTURE
 from talkhead.app.live.options import DEFAULTS, MAX_LIVE_WIDTH, LiveOptions
 from talkhead.errors import TalkheadError
 from talkhead.media import scaled_size
@@ -53,6 +54,44 @@ class _Patch:
     left: int
     shape: tuple[int, ...]
     content: bytes
+
+
+class Pictures(Protocol):
+    """Makes one picture after the other.
+
+    Attributes:
+        size: Width and height.
+        note: What cannot be shown as requested; "" if there is nothing.
+    """
+
+    size: tuple[int, int]
+    note: str
+
+    def next(self, code: Float32) -> UInt8:
+        """Make the next picture for a motion code [K]."""
+
+    def close(self) -> None:
+        """Free what the pictures need."""
+
+
+class NoPictures:
+    """Stands for the pictures of a session that does not render."""
+
+    size, note = (0, 0), ""
+
+    def next(self, code: Float32) -> UInt8:
+        """Return an empty picture, [0, 0, 3].
+
+        Args:
+            code: Motion code [K], which is not used.
+
+        Returns:
+            The picture.
+        """
+        return NO_PICTURE
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class _Scene(Protocol):
@@ -230,6 +269,26 @@ class LivePictures:
         content = zlib.compress(part.tobytes(), 1)
         self._cache[index] = _Patch(int(rows[0]), int(columns[0]), part.shape, content)
         self._n_cached += len(content)
+
+
+def make_pictures(
+    renderer: Renderer, clip: IdleClip, rest: Float32, options: LiveOptions
+) -> Pictures:
+    """Make the pictures of a session.
+
+    Args:
+        renderer: Renders motion codes.
+        clip: The footage.
+        rest: Motion code of the mouth at rest, [K].
+        options: Options of the session.
+
+    Returns:
+        The pictures; none if the options say so.
+
+    Raises:
+        TalkheadError: The background cannot be used, or the pictures would be too wide.
+    """
+    return LivePictures(renderer, clip, rest, options) if options.rendered else NoPictures()
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from talkhead.app.home.identities import Home
 from talkhead.app.live.frames import LiveFacts, LiveFrame, LiveStatistics
 from talkhead.app.live.options import LiveKeywords, LiveOptions, Pace, live_options
 from talkhead.app.live.pace import FrameCost, measure
-from talkhead.app.live.worker import worker_engine
+from talkhead.app.live.worker import WorkerEngine, worker_engine
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
@@ -162,6 +162,11 @@ class LiveSession:
         return self._engine.options
 
     @property
+    def facts(self) -> LiveFacts:
+        """Facts about the person and the pictures."""
+        return self._engine.facts
+
+    @property
     def note(self) -> str:
         """What the pictures cannot show as requested, such as a turn of the head; "" if nothing."""
         return self._engine.facts.note
@@ -181,7 +186,12 @@ class LiveSession:
         return self._engine.statistics
 
     def manifest(
-        self, session: str = "", *, certificate: Path | None = None, key: Path | None = None
+        self,
+        session: str = "",
+        *,
+        consent: str | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
     ) -> dict[str, str]:
         """Sign the manifest of the session, which states that its pictures are synthetic.
 
@@ -190,6 +200,7 @@ class LiveSession:
 
         Args:
             session: An ID of the session that the manifest states.
+            consent: A statement of consent to this session. None: that of the identity.
             certificate: PEM file with the certificate to sign with. None: a local one, made on first
                 use.
             key: PEM file with the certificate's private key.
@@ -206,8 +217,9 @@ class LiveSession:
         if (certificate is None) != (key is None):
             raise TalkheadError("certificate and key belong together. Pass both, or neither")
         facts, options = self._engine.facts, self._engine.options
+        agreed = consent or facts.consent
         statement = LiveStatement(
-            facts.identity, options.mode, facts.consent, self._started, options.badge, session
+            facts.identity, options.mode, agreed, self._started, options.badge, session
         )
         return sign_live(statement, credentials(self._home, certificate, key))
 
@@ -256,13 +268,15 @@ class LiveSession:
                 rendered so far.
 
         Returns:
-            What a frame costs on this machine now.
+            What a frame costs on this machine now; of a worker that does not render, when it started.
 
         Raises:
             MediaError: The footage cannot be read.
             PackageError: The weights that a line needs are missing or damaged.
             TalkheadError: The session is that of a worker.
         """
+        if isinstance(self._engine, WorkerEngine) and self._engine.cost is not None:
+            return self._engine.cost
         if not isinstance(self._engine, Rehearsing):
             raise TalkheadError("a session with worker=True cannot be measured from here")
         loop = asyncio.get_running_loop()
@@ -315,14 +329,16 @@ def _local_engine(
 
 
 def check_opaque(session: LiveSession) -> None:
-    """Check that the pictures of a session have no transparency, for receivers that take RGB.
+    """Check that a session has pictures without transparency, for receivers that take RGB.
 
     Args:
         session: The session.
 
     Raises:
-        TalkheadError: Its background is transparent.
+        TalkheadError: Its background is transparent, or it does not render.
     """
+    if not session.options.rendered:
+        raise TalkheadError("a voice agent needs pictures. Leave out rendered=False")
     if session.options.has_alpha:
         raise TalkheadError(
             "a voice agent can't send a transparent background. Choose own, an image, or a color, such "

@@ -23,6 +23,7 @@ import numpy as np
 from talkhead import errors
 from talkhead.app.live.frames import (
     FRAME_S,
+    NO_PICTURE,
     LiveFacts,
     LiveFrame,
     LiveStatistics,
@@ -31,6 +32,7 @@ from talkhead.app.live.frames import (
 )
 from talkhead.app.live.messages import read_message, write_message
 from talkhead.app.live.options import LiveOptions, Pace
+from talkhead.app.live.pace import FrameCost
 from talkhead.errors import TalkheadError, one_line
 from talkhead.media.process import OWN_GROUP
 from talkhead.types import Float32, UInt8
@@ -62,12 +64,14 @@ class WorkerConfig:
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
         options: Options of the session.
         maker: "module:name" of a function that makes an engine from this configuration.
+        is_measured: Measure what a frame costs before the worker is ready.
     """
 
     identity: str | None = None
     home: str | None = None
     options: LiveOptions = field(default_factory=LiveOptions)
     maker: str = ENGINE_MAKER
+    is_measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,9 @@ class WorkerEngine:
     """Speaks live in a worker; the interface of `LiveEngine`.
 
     All methods return at once, except `step` and `close`.
+
+    Attributes:
+        cost: What a frame costs in the worker. None: it was not measured.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -108,7 +115,7 @@ class WorkerEngine:
         self._epoch = 0
         self._sent_s = self._received_s = 0.0
         self._statistics = LiveStatistics()
-        self._image: UInt8 | None = None
+        self._image: UInt8 | None = None if config.options.rendered else NO_PICTURE
         self._failure: tuple[type[TalkheadError], str] | None = None
         self._closed = threading.Event()
         self._arrivals: Queue[_Arrival | None] = Queue(MAX_QUEUED)  # None: the worker has failed
@@ -118,7 +125,7 @@ class WorkerEngine:
         self._process = _start()
         try:
             self._configure(config)
-            self.size, self.facts = self._wait_until_ready()
+            self.size, self.facts, self.cost = self._wait_until_ready()
         except BaseException:  # KeyboardInterrupt, too: Ctrl-C does not reach the worker
             self._abandon()
             raise
@@ -247,6 +254,7 @@ class WorkerEngine:
             "identity": config.identity,
             "home": config.home,
             "options": asdict(config.options),
+            "is_measured": config.is_measured,
         }
         with suppress(OSError):  # if it has died, reading finds out
             write_message(_pipe(self._process.stdin), header)
@@ -315,18 +323,21 @@ class WorkerEngine:
             self._image = content[n_audio:].reshape(height, width, -1)
         assert self._image is not None
         audio = content[:n_audio].view(np.int16)
-        frame = LiveFrame(self._image, audio, self.sample_rate, **header["frame"])
+        code = np.array(header["code"], np.float32)
+        frame = LiveFrame(self._image, audio, self.sample_rate, **header["frame"], code=code)
         return _Arrival(frame, LiveStatistics(**header["statistics"]), header["received_s"])
 
-    def _wait_until_ready(self) -> tuple[tuple[int, int], LiveFacts]:
-        """Wait until the worker has loaded the person; returns the size of the pictures and facts."""
+    def _wait_until_ready(self) -> tuple[tuple[int, int], LiveFacts, FrameCost | None]:
+        """Wait until the worker has loaded the person; returns size of the pictures, facts and cost."""
         message = read_message(_pipe(self._process.stdout))
         header = None if message is None else message[0]
         if header is None or header["type"] != "ready":
             self._failure = self._failure_of(header)
             raise self._error()
         width, height = header["size"]
-        return (width, height), LiveFacts(**header["facts"])
+        facts, cost = header["facts"], header["cost"]
+        facts["reach"] = tuple(facts["reach"])
+        return (width, height), LiveFacts(**facts), cost and FrameCost(**cost)
 
     def _failure_of(self, header: dict[str, Any] | None) -> tuple[type[TalkheadError], str]:
         """Return why the worker has ended: its own message, or the way in which it died."""
@@ -370,7 +381,8 @@ def worker_engine(
         )
     name = None if identity is None else os.fspath(identity)
     folder = None if home is None else os.fspath(home)
-    return WorkerEngine(WorkerConfig(name, folder, options))
+    # A server decides by the cost whether it accepts the session. Voice agents have one session each.
+    return WorkerEngine(WorkerConfig(name, folder, options, is_measured=not options.rendered))
 
 
 def _start() -> subprocess.Popen[bytes]:

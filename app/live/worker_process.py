@@ -20,7 +20,8 @@ import numpy as np
 from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.messages import read_message, write_message
 from talkhead.app.live.options import LiveOptions
-from talkhead.app.live.session import MAX_IDLE_WAIT_S, Engine
+from talkhead.app.live.pace import measure
+from talkhead.app.live.session import MAX_IDLE_WAIT_S, Engine, Rehearsing
 from talkhead.app.live.worker import WorkerConfig
 from talkhead.errors import TalkheadError, one_line
 from talkhead.types import UInt8
@@ -43,8 +44,12 @@ def main() -> None:
             header["identity"], header["home"], LiveOptions(**header["options"]), header["maker"]
         )
         worker = Worker(make_from(config), target)
-        facts = asdict(worker.engine.facts)
-        write_message(target, {"type": "ready", "size": worker.engine.size, "facts": facts})
+        facts, cost = asdict(worker.engine.facts), None
+        if header["is_measured"] and isinstance(worker.engine, Rehearsing):
+            worker.engine.prepare_thread()
+            cost = asdict(measure(worker.engine.rehearse, lambda: 0))
+        ready = {"type": "ready", "size": worker.engine.size, "facts": facts, "cost": cost}
+        write_message(target, ready)
         threading.Thread(target=_run_commands, args=(worker, source), daemon=True).start()
         worker.run()
     except BrokenPipeError:  # the other process is gone
@@ -137,11 +142,12 @@ class Worker:
                 "end_of_speech": frame.end_of_speech,
             },
             "n_audio": frame.audio.nbytes,
+            "code": frame.code.tolist(),  # floats of JSON are exact
             "statistics": asdict(self.engine.statistics),
             "received_s": received_s,
         }
         content = [np.ascontiguousarray(frame.audio).data.cast("B")]
-        if frame.image is not self._last:
+        if frame.image.size and frame.image is not self._last:
             content.append(np.ascontiguousarray(frame.image).data.cast("B"))
             self._last = frame.image
         write_message(self._target, header, *content)

@@ -19,6 +19,7 @@ from paths import ROOT
 
 from talkhead.app.live.engine import LiveEngine
 from talkhead.app.live.options import LiveOptions
+from talkhead.app.live.pictures import NoPictures
 from talkhead.app.live.session import LiveSession
 from talkhead.app.live.worker import WorkerConfig, WorkerEngine
 from talkhead.errors import MediaError, PackageError
@@ -97,11 +98,13 @@ class FakeSpeech:
 def make_engine(
     pictures: Any = None, speech: Any = None, **options: Any
 ) -> tuple[LiveEngine, FakePictures]:
-    pictures = pictures or FakePictures()
+    pictures = pictures or (FakePictures() if options.get("rendered", True) else NoPictures())
     avatar: Any = SimpleNamespace(
         name="anna",
         package=SimpleNamespace(manifest=SimpleNamespace(consent=CONSENT)),
-        predictor=SimpleNamespace(scaling=SimpleNamespace(rest=REST)),
+        predictor=SimpleNamespace(
+            scaling=SimpleNamespace(rest=REST, centre=REST, low=REST - 1, high=REST + 1)
+        ),
         renderer=None,
         idle=None,
     )
@@ -237,7 +240,8 @@ def make_engine_of(config: WorkerConfig) -> LiveEngine:
         raise PackageError("identity missing: not found")
     if config.identity == "dead":
         os._exit(3)
-    return make_engine(PICTURES[config.identity](), **asdict(config.options))[0]
+    pictures = PICTURES[config.identity]() if config.options.rendered else None
+    return make_engine(pictures, **asdict(config.options))[0]
 
 
 def make_session(where: str, identity: str | None = None, **options: Any) -> LiveSession:

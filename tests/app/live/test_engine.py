@@ -372,3 +372,46 @@ def test_times_of_arrival_do_not_accumulate(pace: str, n_most: int) -> None:
 def test_impossible_rates_of_the_output_are_refused(rate: int) -> None:
     with pytest.raises(TalkheadError, match="multiple of 25"):
         make_engine(sample_rate=rate)
+
+
+@pytest.mark.parametrize("intensity", [1.0, 0.5])
+def test_without_pictures_the_codes_are_those_that_would_be_rendered(intensity: float) -> None:
+    rendering, pictures = make_engine(intensity=intensity)
+    plain, _ = make_engine(intensity=intensity, rendered=False)
+    found = []
+    for engine in (rendering, plain):
+        engine.push(loud(8), RATE, 0.0)
+        frames = run(engine, 0.0, 0.6)
+        engine.interrupt()
+        engine.push(loud(3, 0.2), RATE, 0.6)
+        engine.flush()
+        found.append([frame for _, frame in frames + run(engine, 0.6, 1.2)])
+    codes, wanted = (np.stack([frame.code for frame in one]) for one in (found[1], found[0]))
+    np.testing.assert_array_equal(codes, wanted)
+    np.testing.assert_array_equal(codes, pictures.codes)
+    assert codes[:, 0].max() == 0.5 and len({*codes[:, 0].tolist()}) > 3
+    assert all(frame.image.shape == (0, 0, 3) for frame in found[1])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.audio, other.audio)
+        assert (one.index, one.epoch, one.is_speech) == (other.index, other.epoch, other.is_speech)
+    assert plain.size == (0, 0)
+
+
+def test_no_picture_is_repeated_where_none_is_rendered() -> None:
+    engine, _ = make_engine(rendered=False)
+    engine.push(loud(20), RATE, 0.0)
+    engine.flush()
+    now_s = 0.0
+    codes = []
+    while len(codes) < 12:  # far behind from the second frame on
+        frame = engine.step(now_s)
+        if frame is not None and frame.is_speech:
+            codes.append(frame.code[1])
+        now_s += 0.3
+    assert engine.statistics.n_repeated == 0 and codes[-1] == 1.0
+
+
+@pytest.mark.parametrize(("options"), [{"mode": "head"}, {"height": 120}])
+def test_options_of_pictures_are_refused_where_none_is_rendered(options: dict[str, Any]) -> None:
+    with pytest.raises(TalkheadError, match="does not render"):
+        make_engine(rendered=False, **options)

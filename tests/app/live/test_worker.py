@@ -234,3 +234,24 @@ def test_messages_are_read_as_they_were_written() -> None:
     assert read_message(stream) is None
     for n in (3, 20, 100):  # within the sizes, the JSON and the content
         assert read_message(io.BytesIO(whole[:n])) is None
+
+
+@pytest.mark.parametrize("rendered", [True, False])
+def test_codes_reach_the_other_process_unchanged(rendered: bool) -> None:
+    async def codes(where: str) -> list[list[float]]:
+        session = make_session(where, rendered=rendered)
+        assert session.size == ((4, 2) if rendered else (0, 0))
+        await session.push_audio(sound(5), RATE, last_chunk=True)
+        found = []
+        async for frame in session.run():
+            assert frame.image.size == (24 if rendered else 0)
+            if frame.is_speech:
+                found.append(frame.code.tolist())
+            if frame.end_of_speech:
+                break
+        await session.shutdown()
+        return found
+
+    local = asyncio.run(asyncio.wait_for(codes("local"), LIMIT_S))
+    assert asyncio.run(asyncio.wait_for(codes("worker"), LIMIT_S)) == local
+    assert len(local) == 5
