@@ -12,7 +12,7 @@ from talkhead.app.web_export.request import PAGE
 from talkhead.storage import write_bytes
 
 ELEMENT = (
-    "badge.js", "controls.js", "files.js", "line.js", "sound.js", "live.js",
+    "badge.js", "controls.js", "files.js", "line.js", "sound.js", "live.js", "broadcast.js",
     "talking-head.js", "page.js",
 )  # fmt: skip
 """Modules of the page, each after those that it imports."""

@@ -41,15 +41,15 @@ export class Controls {
   /** Shows what can be done now. */
   show() {
     const { now, speech, sound, isPaused, isLive, muted } = this.head, ears = speech?.ears, has = this.head.lines.length > 0;
-    const { isBlocked } = ears?.sound ?? sound;
-    const waits = ["waiting", "listening"].includes(now) && this.head.isLate && isBlocked;
+    const { isBlocked } = ears ?? sound;
+    const waits = ["waiting", "listening", "watching"].includes(now) && this.head.isLate && isBlocked;
     const stands = this.head.isRefused && now !== "error" && now !== "paused";
     this.cover.hidden = !(waits || stands);
     this.message.hidden = !this.message.textContent;
-    this.bar.hidden = !this.head.hasAttribute("controls") || !(has || isLive) || now === "error" || !this.cover.hidden;
+    this.bar.hidden = !this.head.hasAttribute("controls") || !(has || isLive || ears) || now === "error" || !this.cover.hidden;
     this.play.hidden = !has && !speech && !isPaused || Boolean(ears);
     this.mute.hidden = Boolean(ears?.isMicrophone);
-    this.hear.hidden = !isLive;
+    this.hear.hidden = !isLive && !ears;
     this.hear.textContent = ears ? "Stop" : "Microphone";
     this.play.textContent = isPaused ? "Continue" : speech ? "Pause" : "Play";
     this.mute.textContent = muted ? "Sound on" : "Sound off";

@@ -6,8 +6,8 @@ import { Sound, follow } from "./sound.js";
 const MARGIN = 0.1; // seconds for capturing, computing and drawing, by which a stream's sound is delayed further
 const MICROPHONE_AHEAD = 0; // frames that predictions wait for where every millisecond counts
 const SAMPLE_RATE = 16000; // of the speech model
-const FRAME_RATE = 25;
-const MOST_MISSED = 2; // frames without a code before the mouth moves to rest
+export const FRAME_RATE = 25;
+export const MOST_MISSED = 2; // frames without a code before the mouth moves to rest
 const MOST_WAITING = 3; // codes of a microphone that may wait to be shown
 const WINDOW = 25; // frames in which the least number that waits is measured
 /** @type {Record<string, string>} */
@@ -17,7 +17,7 @@ const REFUSED = {
 };
 
 /** A line whose motion codes become known while it is spoken. */
-class LiveLine {
+export class LiveLine {
   /** @type {AudioBuffer} its sound, if it is a recording */
   buffer;
   /** @type {number} seconds, if it is a recording */
@@ -187,6 +187,8 @@ export class Ears {
     this.sound = new Sound(); // apart from that of lines: its clock runs when nothing is to be heard, too
     this.start = null; // when the first sample is heard
     this.begun = null; // when it was captured, ms of performance.now()
+    /** @type {"listening"} */
+    this.state = "listening";
     this.index = -1; // of the code that is shown
     this.apart = 0; // by how much the sound is ahead of it, frames, on average
     /** @type {Float32Array | null} */
@@ -227,6 +229,9 @@ export class Ears {
     this.isEnding = true;
     this.listener.end();
   }
+
+  /** True if the stream is not heard until the page is clicked. */
+  get isBlocked() { return this.sound.isBlocked; }
 
   /** @param {boolean} muted */
   set muted(muted) { this.volume.gain.value = muted ? 0 : 1; }

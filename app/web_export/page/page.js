@@ -6,7 +6,7 @@ import { TalkingHead } from "./talking-head.js";
 const $ = (id) => document.getElementById(id);
 /** @type {TalkingHead} */
 const head = $("head");
-const STATES = { idle: "", waiting: "Starting the sound", speaking: "Speaking", listening: "Listening", paused: "Paused", error: "", loading: "Loading" };
+const STATES = { idle: "", waiting: "Starting the sound", speaking: "Speaking", listening: "Listening", watching: "Live", paused: "Paused", error: "", loading: "Loading" };
 
 /** @param {string} text @param {() => void} action */
 function button(text, action) {

@@ -11,6 +11,8 @@ const MOST_APART = 0.6, TOO_FAR = 1.5; // frames: a lasting difference, and any 
 export class Sound {
   constructor() {
     this.muted = false;
+    /** @type {number | undefined} */
+    this.sampleRate = undefined; // undefined: that of the device
     /** @type {AudioContext | null} */
     this.context = null;
     this.offset = null; // of the time that is heard over that of the page, seconds
@@ -27,7 +29,7 @@ export class Sound {
   open() {
     if (this.muted) return;
     if (!this.context) {
-      this.context = new AudioContext({ latencyHint: "interactive" });
+      this.context = new AudioContext({ latencyHint: "interactive", sampleRate: this.sampleRate });
       this.context.onstatechange = () => this.changed();
     }
     if (this.context.state !== "running") this.context.resume().catch(() => {});

@@ -1,6 +1,7 @@
 // <talking-head>: a person who speaks lines or live in sync with the sound, and is idle in between.
 
 import { BADGE, drawBadge } from "./badge.js";
+import { Broadcast } from "./broadcast.js";
 import { Controls } from "./controls.js";
 import { Files, TalkingHeadError } from "./files.js";
 import { loadLine, readLine } from "./line.js";
@@ -14,16 +15,16 @@ const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker rende
 
 /**
  * @typedef {import("./head.js").Head} Head
- * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "paused" | "error"} State
+ * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "watching" | "paused" | "error"} State
  * @typedef {import("./line.js").Line} Line
- * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void, ears?: Ears}} Speech
+ * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void, ears?: Ears | Broadcast, isBegun?: boolean}} Speech
  * `from`: seconds of the line that were said before. `start`: when its first sample was heard; null: it is held.
  * `index`: of the code that is shown. `apart`: by how much the sound is ahead of it, frames, on average.
- * `ears`: those that listen to a microphone or a stream, and decide what is shown instead.
+ * `ears`: those that listen to a microphone, a stream or a broadcast, and decide what is shown instead. `isBegun`: it was announced.
  */
 
 /**
- * Attributes: src, line, autoplay, muted, controls, nobadge. Events: ready, start, end, error, statechange.
+ * Attributes: src, line, autoplay, broadcast, muted, controls, nobadge. Events: ready, start, end, error, statechange.
  */
 export class TalkingHead extends HTMLElement {
   static observedAttributes = ["src", "muted"];
@@ -73,6 +74,9 @@ export class TalkingHead extends HTMLElement {
 
   /** True if `live` can be used. @returns {boolean} */
   get isLive() { return this.files?.manifest?.live === true; }
+
+  /** What the broadcast that is watched states and counts; null if there is none. */
+  get broadcast() { return this.speech?.ears instanceof Broadcast ? this.speech.ears.facts : null; }
 
   get muted() { return this.hasAttribute("muted"); }
 
@@ -164,6 +168,27 @@ export class TalkingHead extends HTMLElement {
     });
   }
 
+  /**
+   * Shows a broadcast until it ends; what is being said is stopped.
+   * @param {string | URL} url address of its WebSocket
+   * @returns {Promise<boolean>} at its end: true, or false if it was stopped
+   */
+  async watch(url) {
+    const isReplaced = await this.ask();
+    if (isReplaced()) return false;
+    this.warn(null);
+    this.end(false);
+    const ears = new Broadcast(url, this.rest.length);
+    return new Promise((settle, reject) => {
+      ears.changed = () => { this.become(ears.state); this.showControls(); };
+      ears.warned = (error) => this.warn(error);
+      ears.over = (error) => { if (error) reject(error); this.end(!error); this.warn(error); };
+      this.speech = { line: ears.line, from: 0, start: null, index: -1, apart: 0, settle, ears };
+      this.continue();
+      ears.open();
+    });
+  }
+
   /** Holds picture and sound; a microphone or stream is stopped. */
   pause() {
     if (this.now === "loading" || this.now === "error" || this.isPaused) return;
@@ -236,8 +261,9 @@ export class TalkingHead extends HTMLElement {
     }
     this.become("idle");
     this.emit("ready", { lines: this.lines });
-    this.watch();
+    this.attend();
     this.continue();
+    if (this.hasAttribute("broadcast")) this.watch(this.getAttribute("broadcast") ?? "").catch(() => {});
     const line = this.getAttribute("line");
     if (line !== null && !this.lines.includes(line)) throw unknown(line);
     const first = line ?? this.lines[0];
@@ -359,8 +385,9 @@ export class TalkingHead extends HTMLElement {
     if (this.speech.start !== null) return;
     const { ears, line } = this.speech;
     this.isLate = false;
-    if (ears && this.now !== "listening") this.emit("start", { line: line.name });
-    this.become(ears ? "listening" : "waiting");
+    if (ears && !this.speech.isBegun) this.emit("start", { line: line.name });
+    this.speech.isBegun = true;
+    this.become(ears?.state ?? "waiting");
     clearTimeout(this.blocked);
     this.blocked = setTimeout(() => { this.isLate = true; this.showControls(); }, BLOCKED_AFTER);
     if (ears) ears.muted = this.muted;
@@ -443,7 +470,7 @@ export class TalkingHead extends HTMLElement {
   // ---------------------------------------------------------------------------------- drawing
 
   /** Calls `show` with each frame of the footage. */
-  watch() {
+  attend() {
     const { video, visit, files: { manifest } } = this;
     const next = (/** @type {number} */ frame) => {
       if (visit !== this.visit || video !== this.video) return;
@@ -538,7 +565,7 @@ export class TalkingHead extends HTMLElement {
     image?.close();
     this.work += WEIGHT * ((performance.now() - sent) / 1000 - this.work);
     this.statistics.renderMs += WEIGHT * (took - this.statistics.renderMs);
-    if (this.speech?.ears && index >= 0) this.statistics.latencyMs = performance.now() - this.speech.ears.begun - 40 * index;
+    if (this.speech?.ears?.begun != null && index >= 0) this.statistics.latencyMs = performance.now() - this.speech.ears.begun - 40 * index;
     this.statistics.drawn++;
     if (this.statistics.drawn === 1) this.statistics.firstMs = performance.now();
   }
