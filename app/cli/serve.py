@@ -20,6 +20,12 @@ SECRET_VARIABLE, TOKEN_VARIABLE = "TALKHEAD_CALLBACK_SECRET", "TALKHEAD_TOKEN"
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
 """Packages of the extra `serve`."""
 AUTO = "auto"
+MaxQueueOption = Annotated[
+    int, typer.Option("--max-queue", min=1, help="Refuse new jobs while this many are waiting.")
+]
+MaxViewersOption = Annotated[
+    int, typer.Option("--max-viewers", min=0, help="Viewers of broadcasts at once.")
+]
 LiveBadgeOption = Annotated[
     bool,
     typer.Option(
@@ -70,9 +76,8 @@ def serve(
             help="Address of a voice server, to which text is sent. (default: the installed voice)",
         ),
     ] = None,
-    max_queue: Annotated[
-        int, typer.Option("--max-queue", min=1, help="Refuse new jobs while this many are waiting.")
-    ] = 200,
+    max_queue: MaxQueueOption = 200,
+    max_viewers: MaxViewersOption = 500,
     allow_private_callbacks: Annotated[
         bool,
         typer.Option(
@@ -118,7 +123,7 @@ def serve(
         workers if workers == AUTO else int(workers),
         device,
         voice_url,
-        limits=Limits(n_queued=max_queue),
+        limits=Limits(n_queued=max_queue, n_viewers=max_viewers),
         callbacks=Callbacks(read_secret(secret) if secret else b"", allow_private_callbacks),
         live_badge=live_badge,
     )

@@ -15,7 +15,8 @@ from talkhead.types import UInt8
 if TYPE_CHECKING:  # it imports PyTorch, which takes seconds
     from talkhead.app.live.frames import LiveFrame
 
-Codec = Literal["jpeg", "vp8"]
+Codec = Literal["jpeg", "vp8", "codes"]
+"""How pictures are encoded; "codes": none is rendered, and motion codes are encoded (`CodeEncoder`)."""
 JPEG_QUALITY = 85
 
 
@@ -53,7 +54,7 @@ class VideoEncoder:
 
         Args:
             size: Width and height of the pictures.
-            codec: How to encode.
+            codec: How to encode: "jpeg" or "vp8".
         """
         self._lock = threading.Lock()
         self._last: UInt8 | None = None

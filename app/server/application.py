@@ -19,6 +19,7 @@ from talkhead.app.server import (
     pages,
     problems,
     videos,
+    watch,
     web,
     whep,
 )
@@ -71,9 +72,11 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
-    app.state.live = LiveSessions(live.session_maker(service.home, service.settings))
+    app.state.live = LiveSessions(
+        live.session_maker(service.home, service.settings, service.web_heads)
+    )
     problems.install(app, service.home.path)
-    own = (pages, videos, identities, web, dubs, live, whep)
+    own = (pages, videos, identities, web, dubs, live, whep, watch)
     for router in (*(module.router for module in own), *routers):
         app.include_router(router)
     app.mount("/static/head", StaticFiles(directory=SOURCES), name="head")

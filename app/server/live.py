@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from talkhead.app.home.identities import Home
+from talkhead.app.live.code_encoder import CODES, CodeEncoder
 from talkhead.app.output.live_manifest import MEDIA_TYPE
 from talkhead.app.server.dependencies import NOT_FOUND, Responses, ServiceDep, problem
 from talkhead.app.server.live_packets import pack
@@ -32,7 +33,9 @@ from talkhead.app.server.live_requests import (
 from talkhead.app.server.live_sessions import Entry, LiveSessions
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem, public_message
+from talkhead.app.server.security import WATCH_FOLDER
 from talkhead.app.server.settings import ServerSettings
+from talkhead.app.server.web_heads import WebHeads
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError, one_line
@@ -65,13 +68,14 @@ class Signed(JSONResponse):
 
 
 def session_maker(
-    home: Home, settings: ServerSettings
+    home: Home, settings: ServerSettings, web_heads: WebHeads
 ) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
     """Make the function that begins sessions of the people of a home folder.
 
     Args:
         home: The folder.
         settings: Device and badge.
+        web_heads: Writes the head that viewers of a broadcast draw.
 
     Returns:
         A function of a request that returns the person's name and the session. It accepts names only: a
@@ -82,10 +86,18 @@ def session_maker(
         if request.identity is not None and request.identity not in home.names():
             shown = ", ".join(home.names()) or "(none yet)"
             raise TalkheadError(f"identity {request.identity!r}: not found. Choose one of: {shown}")
-        from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
         from talkhead.app.live.session import LiveSession
 
         options = request.options(settings.live_badge)
+        if request.codec == CODES:
+            name = request.identity or home.latest()
+            if name is not None:
+                web_heads.folder(name)
+            # In a process of its own, whose computing does not hold up the sending to viewers.
+            session = LiveSession(name, options=options, home=home.path, worker=True)
+            return session.facts.identity, session
+        from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
+
         avatar = load_identity(request.identity, device=settings.device, home=home.path)
         return avatar.name, LiveSession(avatar, options=options, home=home.path)
 
@@ -204,9 +216,8 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         await websocket.close(POLICY_VIOLATION, problem.detail)
         return
     entry.is_connected = True
-    first = {"type": "session", "synthetic": True, "badge": entry.session.options.badge}
     with suppress(RuntimeError, WebSocketDisconnect):
-        await websocket.send_json({**first, "manifest": entry.manifest})
+        await websocket.send_json(greeting(entry))
     tasks = [
         asyncio.create_task(_receive(websocket, entry)),
         asyncio.create_task(_send(websocket, entry)),
@@ -224,6 +235,34 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         sessions.end(session_id)
     with suppress(RuntimeError, WebSocketDisconnect):
         await websocket.close(code)
+
+
+def greeting(entry: Entry) -> dict[str, Any]:
+    """Make the first message to a client.
+
+    Args:
+        entry: The session.
+
+    Returns:
+        The message: what the session states, and for a broadcast what its packets need.
+    """
+    session, encoder, audience = entry.session, entry.encoder, entry.audience
+    about = {
+        "type": "session",
+        "synthetic": True,
+        "badge": session.options.badge,
+        "manifest": entry.manifest,
+    }
+    if audience is None or not isinstance(encoder, CodeEncoder):
+        return about
+    return {
+        **about,
+        "identity": entry.identity,
+        "consent": audience.consent,
+        "frame_rate": FRAME_RATE,
+        "sample_rate": session.sample_rate,
+        "scale": encoder.scale,
+    }
 
 
 async def _receive(websocket: WebSocket, entry: Entry) -> int:
@@ -356,7 +395,8 @@ async def _say(session: LiveSession, text: str, voice_url: str | None) -> None:
 async def _send(websocket: WebSocket, entry: Entry) -> int:
     """Send frames until the session ends; returns the code to close with."""
     session, problem = entry.session, None
-    async for frame in entry.broadcast.frames(is_awaited=True):
+    # Viewers of a broadcast do not wait for this client.
+    async for frame in entry.broadcast.frames(is_awaited=entry.audience is None):
         packet = pack(frame, await asyncio.to_thread(entry.encoder.encode, frame))
         if entry.encoder.problem != problem:
             problem = entry.encoder.problem
@@ -389,5 +429,7 @@ def _info(entry: Entry) -> LiveInfo:
         sample_rate=entry.session.sample_rate,
         codec=entry.encoder.codec,
         is_connected=entry.is_connected,
+        watch_url=None if entry.audience is None else f"{WATCH_FOLDER}{entry.audience.key}/",
+        n_viewers=0 if entry.audience is None else len(entry.audience),
         statistics=asdict(entry.session.statistics),
     )

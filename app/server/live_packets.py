@@ -14,7 +14,7 @@ HEADER = struct.Struct("<IIIBBHI")
 """Frame number, epoch, number of its audio, flags, codec, zero, bytes of the picture."""
 SPEECH, END_OF_SPEECH, SAME_PICTURE, KEY_PICTURE = 1, 2, 4, 8
 """Flags."""
-CODECS = {"jpeg": 0, "vp8": 1}
+CODECS = {"jpeg": 0, "vp8": 1, "codes": 2}
 """Codecs of the pictures."""
 
 
@@ -26,7 +26,7 @@ def pack(frame: LiveFrame, picture: EncodedPicture) -> bytes:
         picture: Its picture.
 
     Returns:
-        HEADER, picture and audio.
+        HEADER, picture and audio; after motion codes, silence is left out.
     """
     flags = (
         SPEECH * frame.is_speech
@@ -43,4 +43,6 @@ def pack(frame: LiveFrame, picture: EncodedPicture) -> bytes:
         0,
         len(picture.content),
     )
-    return header + picture.content + frame.audio.astype("<i2").tobytes()
+    is_left_out = picture.codec == "codes" and not frame.audio.any()
+    audio = b"" if is_left_out else frame.audio.astype("<i2").tobytes()
+    return header + picture.content + audio

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from talkhead.app.choices import ALPHA, DEFAULT_MODE
+from talkhead.app.live.code_encoder import CODES
 from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.video_encoder import Codec
 from talkhead.app.options import PictureOptions, read_declarations
@@ -51,7 +52,10 @@ class LiveRequest(BaseModel):
         identity: Name of the person. None: the one fitted last.
         sample_rate: Samples per second of the returned audio, a multiple of 25.
         mode: "paste" or "head".
-        codec: Codec of the pictures on the WebSocket: jpeg or vp8.
+        codec: Codec of the pictures on the WebSocket: jpeg or vp8; or codes, for a broadcast, whose
+            viewers draw the head themselves.
+        consent: The person's statement of consent to a broadcast: to live speech, and that every viewer
+            gets a copy of the head. A broadcast needs it.
         height: See `OutputOptions`, which describes this and all following ones.
     """
 
@@ -63,6 +67,7 @@ class LiveRequest(BaseModel):
         str, Field(description="paste: into the person's own footage; head: the head alone")
     ] = DEFAULT_MODE
     codec: Codec = "jpeg"
+    consent: Annotated[str | None, Field(min_length=1, max_length=1000)] = None
     height: int | None = _field("height")
     background: str | None = _field("background")
     yaw: float = _field("yaw")
@@ -84,7 +89,13 @@ class LiveRequest(BaseModel):
             TalkheadError: A value is not allowed.
         """
         picture = {name: getattr(self, name) for name in PICTURE}
-        return LiveOptions(**picture, sample_rate=self.sample_rate, mode=self.mode, badge=badge)
+        return LiveOptions(
+            **picture,
+            sample_rate=self.sample_rate,
+            mode=self.mode,
+            badge=badge,
+            rendered=self.codec != CODES,
+        )
 
 
 @dataclass
@@ -126,7 +137,7 @@ async def read_request(request: Request, service: ServiceDep) -> AsyncIterator[P
         RequestValidationError: A field is unknown, or has a value of another type.
         Problem: The disk is nearly full, or an upload is empty.
         TalkheadError: A background is not a color, given twice, transparent, or a video that is too
-            long or large.
+            long or large; or a broadcast has no statement of consent.
     """
     with ExitStack() as files:
         parsed, path = LiveRequest(), None
@@ -137,6 +148,12 @@ async def read_request(request: Request, service: ServiceDep) -> AsyncIterator[P
                 parsed = LiveRequest.model_validate_json(await request.body(), strict=True)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from error
+        if (parsed.codec == CODES) != (parsed.consent is not None):
+            raise TalkheadError(
+                "consent belongs to the codec codes: every viewer of a broadcast gets a copy of the "
+                "person's head. Send both, with the person's statement that they agree to that and to "
+                "live speech, or neither"
+            )
         background = background_value(parsed.background, path)
         if background == ALPHA:
             raise TalkheadError(
@@ -199,13 +216,15 @@ class LiveInfo(BaseModel):
         badge: True if every picture is marked as made by a machine.
         mode: "paste" or "head".
         note: What the pictures cannot show as requested; "" if nothing.
-        width: Width of the pictures.
-        height: Height of the pictures.
+        width: Width of the pictures; 0 if there are none.
+        height: Height of the pictures; 0 if there are none.
         frame_rate: Pictures per second.
         sample_rate: Samples per second of the returned audio.
         codec: Codec of the pictures on the WebSocket: jpeg, also where vp8 was asked for and cannot be
             encoded.
         is_connected: True while a client is connected.
+        watch_url: Path of the page of a broadcast, for which no token is needed; None: it is none.
+        n_viewers: Number of viewers of a broadcast.
         statistics: Counts and times so far.
     """
 
@@ -223,6 +242,8 @@ class LiveInfo(BaseModel):
     sample_rate: int
     codec: Codec
     is_connected: bool
+    watch_url: str | None
+    n_viewers: int
     statistics: dict[str, Any]
 
 

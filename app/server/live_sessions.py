@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 import threading
 import time
@@ -13,8 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from talkhead.app.live.broadcast import Broadcast
+from talkhead.app.live.code_encoder import CODES, CodeEncoder
 from talkhead.app.live.pace import FrameCost, keep_pace
-from talkhead.app.live.video_encoder import VideoEncoder
+from talkhead.app.live.video_encoder import Codec, VideoEncoder
+from talkhead.app.server.audience import Audience
 from talkhead.app.server.live_requests import LiveRequest
 from talkhead.app.server.logs import log, log_error
 from talkhead.app.server.problems import Problem
@@ -45,6 +48,7 @@ class Entry:
         cost: What a frame of it cost when it was begun.
         manifest: The signed manifest of the session.
         files: Removes files that the session reads, when it has ended.
+        audience: Viewers of a broadcast. None: the session is none.
         viewers: Connections of WebRTC, by ID.
         used_s: When the session was begun, or its last viewer has left.
         is_connected: True while a client is connected to the WebSocket.
@@ -53,11 +57,12 @@ class Entry:
     id: str
     identity: str
     session: LiveSession
-    encoder: VideoEncoder
+    encoder: VideoEncoder | CodeEncoder
     broadcast: Broadcast
     cost: FrameCost
     manifest: dict[str, str]
     files: ExitStack
+    audience: Audience | None = None
     viewers: dict[str, Viewer] = field(default_factory=dict)
     used_s: float = field(default_factory=time.monotonic)
     is_connected: bool = False
@@ -65,6 +70,8 @@ class Entry:
     async def end(self) -> None:
         """Free the resources of the session, all of them even if one cannot be freed."""
         with self.files:
+            if self.audience is not None:
+                await self.audience.close()
             found = await asyncio.gather(
                 *[viewer.close() for viewer in list(self.viewers.values())], return_exceptions=True
             )
@@ -124,6 +131,31 @@ class LiveSessions:
             raise Problem(404, "there is no such live session; it may have ended. Begin a new one")
         return entry
 
+    def watched(self, key: str) -> tuple[Entry, Audience]:
+        """Return the session of a broadcast.
+
+        Args:
+            key: Secret part of the address of the broadcast.
+
+        Returns:
+            The session and its viewers.
+
+        Raises:
+            Problem: There is none with this key.
+        """
+        for entry in self.all():
+            known = entry.audience
+            if known is not None and hmac.compare_digest(
+                known.key.encode(), key.encode("utf-8", "replace")
+            ):
+                return entry, known
+        raise Problem(404, "there is no such broadcast; it may have ended")
+
+    @property
+    def n_viewers(self) -> int:
+        """Number of viewers of all broadcasts."""
+        return sum(len(entry.audience) for entry in self.all() if entry.audience is not None)
+
     async def begin(self, request: LiveRequest, files: ExitStack) -> Entry:
         """Begin a session.
 
@@ -159,14 +191,18 @@ class LiveSessions:
                 session_id = secrets.token_urlsafe(12)
                 cost = await session.rehearse(self._count_rendered)
                 self._check_pace(cost)
-                manifest = await asyncio.to_thread(session.manifest, session_id)
-                encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
+                sign = partial(session.manifest, session_id, consent=request.consent)
+                manifest = await asyncio.to_thread(sign)
+                encoder = await asyncio.to_thread(_make_encoder, session, request.codec)
                 undo.push_async_callback(asyncio.to_thread, encoder.close)
                 self._check_wanted(name)
                 undo.pop_all()
                 broadcast = Broadcast(session, partial(self._end_failed, session_id))
                 kept = files.pop_all()
                 entry = Entry(session_id, name, session, encoder, broadcast, cost, manifest, kept)
+                if isinstance(encoder, CodeEncoder):
+                    entry.audience = Audience(secrets.token_urlsafe(24), request.consent or "")
+                    entry.audience.start(session_id, broadcast, encoder)
                 self._entries[entry.id] = entry
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -285,8 +321,17 @@ class LiveSessions:
         """End the sessions that no client is connected to."""
         limit = time.monotonic() - CONNECT_S
         for entry in self.all():
-            if not (entry.is_connected or entry.viewers) and entry.used_s < limit:
+            audience, used_s = entry.audience, entry.used_s
+            if audience is not None:
+                used_s = max(used_s, audience.used_s)
+            is_used = entry.is_connected or entry.viewers or audience
+            if not is_used and used_s < limit:
                 self.end(entry.id)
+
+
+def _make_encoder(session: LiveSession, codec: Codec) -> VideoEncoder | CodeEncoder:
+    """Make the encoder of a session's pictures."""
+    return CodeEncoder(session.facts.reach) if codec == CODES else VideoEncoder(session.size, codec)
 
 
 def _n_rendered(entry: Entry) -> int:

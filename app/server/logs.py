@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from talkhead.app.cli.console import print_line
 from talkhead.app.server.metrics import Metrics
+from talkhead.app.server.security import public_path
 from talkhead.app.server.tickets import without_ticket
 from talkhead.errors import TalkheadError, one_line
 from talkhead.terminal import printable_json
@@ -106,7 +107,7 @@ class AccessLog:
             log(
                 "request",
                 method=method,
-                path=without_ticket(scope["path"]),
+                path=public_path(without_ticket(scope["path"])),
                 status=status,
                 ms=round(1000 * (time.perf_counter() - started), 1),
             )

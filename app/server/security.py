@@ -25,6 +25,8 @@ header."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OPEN_PATHS = ("/", "/openapi.json", "/v1/health", "/favicon.ico")
 OPEN_FOLDER = "/static/"
+WATCH_FOLDER = "/watch/"
+"""Addresses of broadcasts. Each contains a key, which takes the place of the token."""
 TICKET_ENDINGS = ("/content", "/subtitles", "/portrait", "/report")
 """Endings of the paths for which tickets are made."""
 TICKET_FOLDER = "/web"
@@ -101,6 +103,8 @@ class Guard:
         """Raise Problem if a request may not pass."""
         headers = Headers(scope=scope)
         self._check_host(headers)
+        if _is_watching(scope):  # from pages of other sites, too, which do not know the key
+            return
         if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
             _check_origin(headers)
         if not (self._is_open(scope) or self._has_token(scope, headers)):
@@ -142,6 +146,27 @@ class Guard:
             return self._tickets.is_valid(path, query.get(PARAMETER, [""])[0])
         folder, _, ticket = path.rpartition("/")[0].rpartition("/")
         return folder.endswith(TICKET_FOLDER) and self._tickets.is_valid(folder, ticket)
+
+
+def _is_watching(scope: Scope) -> bool:
+    """Return True for reading and watching a broadcast. Its routes check the key."""
+    is_read = scope["type"] == "websocket" or scope["method"] in SAFE_METHODS
+    path: str = scope["path"]
+    return is_read and path.startswith(WATCH_FOLDER)
+
+
+def public_path(path: str) -> str:
+    """Remove the key of a broadcast from a path.
+
+    Args:
+        path: Path of a request.
+
+    Returns:
+        The path for the log.
+    """
+    if not path.startswith(WATCH_FOLDER):
+        return path
+    return f"{WATCH_FOLDER}.../{path.removeprefix(WATCH_FOLDER).partition('/')[2]}"
 
 
 def _given_token(scope: Scope, headers: Headers) -> str:

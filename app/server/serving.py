@@ -12,7 +12,7 @@ import uvicorn
 
 from talkhead.app.server.application import make_application
 from talkhead.app.server.certificates import TlsFiles, tls_files
-from talkhead.app.server.connections import TimedProtocol
+from talkhead.app.server.connections import SharingProtocol, TimedProtocol
 from talkhead.app.server.logs import JsonLines
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import ServerSettings
@@ -97,10 +97,11 @@ def _config(settings: ServerSettings, service: Service, tls: TlsFiles | None) ->
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.limits.n_connections,
+        limit_concurrency=settings.limits.n_connections + settings.limits.n_viewers,
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=20,
         http=TimedProtocol,
+        ws=SharingProtocol,
         h11_max_incomplete_event_size=HEADER_BYTES,
         ws_max_size=1 << 20,
         ws_per_message_deflate=False,  # pictures are compressed already, and every millisecond counts

@@ -32,7 +32,8 @@ class Limits:
         form_bytes: Largest body of any other request.
         n_files: Largest number of files in one request.
         n_queued: Number of jobs that are queued or running before new ones are refused.
-        n_connections: Number of connections at once.
+        n_connections: Number of connections at once, without viewers of broadcasts.
+        n_viewers: Number of viewers of broadcasts at once.
         free_bytes: Space on the disk that uploads must leave free.
         idle_s: Seconds without data after which an upload is ended.
         bytes_per_s: Slowest mean rate of an upload.
@@ -50,6 +51,7 @@ class Limits:
     n_files: int = 1000
     n_queued: int = 200
     n_connections: int = 200
+    n_viewers: int = 500
     free_bytes: int = GIB
     idle_s: float = 30.0
     bytes_per_s: float = 4096.0

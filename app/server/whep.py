@@ -41,6 +41,7 @@ router = APIRouter(prefix="/v1/live", tags=["live"], responses=PROBLEMS | NOT_FO
     response_class=Response,
     responses={
         201: _ANSWER,
+        409: problem("The session is a broadcast, which has no pictures"),
         415: problem("The request is not application/sdp"),
         501: problem("The extra webrtc is not installed"),
     },
@@ -48,7 +49,10 @@ router = APIRouter(prefix="/v1/live", tags=["live"], responses=PROBLEMS | NOT_FO
 )
 async def watch(session_id: str, request: Request, sessions: Sessions) -> Response:
     """Send the pictures of a session as VP8 and its audio as Opus to the sender of an offer (WHEP)."""
-    sessions.find(session_id)
+    if sessions.find(session_id).audience is not None:
+        raise Problem(
+            409, "a broadcast has no pictures for WebRTC. Open its watch_url in a browser"
+        )
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != SDP:
         raise Problem(415, f"the offer of a viewer is sent with Content-Type: {SDP}")
     offer = (await request.body())[: MAX_OFFER_BYTES + 1]
