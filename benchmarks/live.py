@@ -6,6 +6,7 @@
     python -m benchmarks.live load --home HOME                     sessions that speak at once
     python -m benchmarks.live hour --home HOME --hours 1           in real time: drift, memory
     python -m benchmarks.live silence --home HOME                  quiet, fan noise and music, 60 s each
+    python -m benchmarks.live broadcast --home HOME [--viewers 500]    many viewers, and the page
 
 HOME has a fitted identity. `browser` runs `talkhead serve` and Chromium with a fake microphone on the
 same machine; it needs `pip install playwright` and a Chromium, no more.
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
+from benchmarks.live_broadcast import bench_broadcast
 from benchmarks.live_feed import push_in_real_time
 from benchmarks.live_hour import Hour
 from benchmarks.live_load import measure_load
@@ -54,6 +56,8 @@ TEXT = (
 RATE = 48_000
 TOKEN = "a-token-of-the-benchmark"
 LOAD_S = 10.0
+WHAT = ("session", "browser", "soak", "hour", "load", "silence", "broadcast")
+BROADCAST_RATE = 16_000
 RELEASED = 0.05
 """Share of the mouth's motion at an interruption that is left when it counts as at rest."""
 
@@ -361,18 +365,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("session", "browser", "soak", "hour", "load", "silence"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--home", type=Path)
     parser.add_argument("--identity", help="name of a person (default: the one fitted last)")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--viewers", type=int, default=500)
     given = parser.parse_args()
     if given.what == "soak":
         print(json.dumps(bench_soak(given.hours)))
         return
     if given.what == "browser":
         print(json.dumps(bench_browser(given.home, given.chromium, given.seconds)))
+        return
+    if given.what == "broadcast":
+        sound = speech(given.seconds, BROADCAST_RATE)
+        shown = bench_broadcast(
+            given.home, sound, BROADCAST_RATE, given.viewers, given.seconds, given.chromium
+        )
+        asyncio.run(_print_rows(shown))
         return
     if given.what == "load":
         rows = measure_load(
