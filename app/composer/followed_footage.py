@@ -32,14 +32,21 @@ from talkhead.preprocess.pipeline_run import KnownPerson
 from talkhead.preprocess.small_masks import has_small_masks, write_small_masks
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer, device_of
-from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match
+from talkhead.renderers.color_match import (
+    GAINS,
+    MAX_ANCHORS,
+    N_QUICK,
+    Anchors,
+    ColorMatch,
+    fit_color_match,
+)
 from talkhead.renderers.gaussian.model import GaussianRenderer, without_body
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.storage import fingerprint, sha256_of, write_tensors
-from talkhead.tensors import TensorSpec, read_checked
+from talkhead.tensors import Size, TensorSpec, read_checked
 from talkhead.types import Bool, Float32
 
-FOLLOW_VERSION = 5
+FOLLOW_VERSION = 6
 """Increase it when the same footage would get other motion or colors."""
 FOLLOWED = "followed.safetensors"
 GAUSSIAN = "gaussian"
@@ -50,9 +57,10 @@ N_SHAPING = 60
 MIN_SHARE = 0.02
 """Least fraction of the frames that must show the face."""
 CONFIG = PreprocessConfig(min_face=MIN_SHARE, use_all_frames=True)
+ANCHORS = Size("A", 1, MAX_ANCHORS)
 FOLLOWED_TENSORS = {
     **{name: TENSORS[name] for name in ("codes", "viewmats", "usable")},
-    "gains": TensorSpec((N_ANCHORS, 3), minimum=GAINS[0], maximum=GAINS[1]),
+    "gains": TensorSpec((ANCHORS, 3), minimum=GAINS[0], maximum=GAINS[1]),
 }
 
 
@@ -175,9 +183,14 @@ def _matched(
     if not has_small_masks(dataset, len(dataset)):
         write_small_masks(dataset, video, len(dataset), progress)
     dataset.discard_images()
-    sizes = {ALL_FRAMES.name: len(dataset), CODES.name: idle.face.n_codes}
+    anchors = Anchors.of(idle.face)
+    sizes = {
+        ALL_FRAMES.name: len(dataset),
+        CODES.name: idle.face.n_codes,
+        ANCHORS.name: len(anchors),
+    }
     kept = read_checked(stored, FOLLOWED_TENSORS, ADVICE, sizes)
-    colors = ColorMatch(kept.pop("gains").numpy())
+    colors = ColorMatch(kept.pop("gains").numpy(), anchors)
     tracks = replace(dataset.tracks, **{k: tensor.numpy() for k, tensor in kept.items()})
     return FollowedFootage(replace(dataset, tracks=tracks), colors)
 
@@ -185,10 +198,7 @@ def _matched(
 def _aligned(
     person: _Person, dataset: IdentityDataset, progress: Progress
 ) -> tuple[IdentityDataset, ColorMatch]:
-    """Match colors, and align the motion with the images.
-
-    Aligned motion would change the gains by 0.2 %.
-    """
+    """Align the motion with the images in roughly matched colors, then match colors."""
     renderer, package = person.renderer, person.package
     if not isinstance(renderer, GaussianRenderer) and GAUSSIAN in package.manifest.renderers:
         device = resolve_device("auto") if renderer is None else device_of(renderer)
@@ -197,10 +207,10 @@ def _aligned(
         name = package.manifest.default_renderer
         renderer = load_renderer(package, name, resolve_device("auto"))
     renderer = without_body(renderer)
-    colors = fit_color_match(renderer, dataset)
     if isinstance(renderer, GaussianRenderer):
-        dataset = refine_motion(renderer, dataset, progress, colors)
-    return dataset, colors
+        rough = fit_color_match(renderer, dataset, N_QUICK)
+        dataset = refine_motion(renderer, dataset, progress, rough)
+    return dataset, fit_color_match(renderer, dataset)
 
 
 def _check_person(dataset: IdentityDataset, name: str, video: Path) -> None:

@@ -5,25 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from playback import PlaybackRenderer, make_dataset
+from scipy.spatial import Delaunay
 
 from talkhead.dataset import FRAMES, IdentityDataset
-from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from talkhead.face import FACE_OVAL, LEFT_EYE, N_SURFACE, OUTER_LIPS, RIGHT_EYE, FaceModel
 from talkhead.renderers.color_match import (
-    N_ANCHORS,
+    DARK,
+    MAX_ANCHORS,
+    SPACING,
+    Anchors,
     ColorMatch,
     fit_color_match,
-    unmatched,
 )
 
 GAIN = np.array([0.8, 0.6, 0.9], np.float32)
 
 
 def with_face(dataset: IdentityDataset) -> IdentityDataset:
-    """Put the outline of a face, eyes and lips into the dataset's landmarks."""
-    landmarks, origin = dataset.tracks.landmarks.copy(), dataset.tracks.origins[0]
+    """Put a face into the dataset's landmarks, and the mesh that is projected to them."""
+    tracks, origin = dataset.tracks, dataset.tracks.origins[0]
+    landmarks, rng = tracks.landmarks.copy(), np.random.default_rng(2)
+    radius, turn = np.sqrt(rng.uniform(0.0, 0.8, 478)), rng.uniform(0.0, 2.0 * np.pi, 478)
+    inside = (radius * np.stack([np.cos(turn), np.sin(turn)])).T
+    landmarks[..., :2] = inside * (28, 36) + (32, 40) + origin
     for part, center, size in (
         (FACE_OVAL, (32, 40), (28, 36)),
         (LEFT_EYE, (20, 30), (3, 2)),
@@ -33,12 +41,18 @@ def with_face(dataset: IdentityDataset) -> IdentityDataset:
         turn = np.linspace(0.0, 2.0 * np.pi, len(part), endpoint=False)
         around = np.stack([np.cos(turn), np.sin(turn)], axis=1) * size + center
         landmarks[:, list(part), :2] = around + origin
+    # The template in the plane of the head's center, which the pose does not turn.
+    position, k = tracks.viewmats[0, :3, 3], dataset.intrinsics
     template = np.zeros((478, 3), np.float32)
-    template[:, :2] = (landmarks[0, :, :2] - origin) / 34.0  # the eyes' distance
+    rays = (landmarks[0, :, :2] - k[:2, 2]) / k[0, 0]
+    template[:, :2] = rays * position[2] - position[:2]
+    triangles = Delaunay(template[:N_SURFACE, :2]).simplices.astype(np.int64)
     return replace(
         dataset,
-        face=replace(dataset.face, template=template),
-        tracks=replace(dataset.tracks, landmarks=landmarks),
+        face=replace(dataset.face, template=template, triangles=triangles),
+        tracks=replace(
+            tracks, landmarks=landmarks, occluded=np.zeros((len(dataset), len(triangles)), bool)
+        ),
     )
 
 
@@ -93,12 +107,75 @@ def test_without_a_visible_face_nothing_changes(dataset: IdentityDataset) -> Non
     assert (fit_color_match(thin, dataset).gains == 1.0).all()  # type: ignore[arg-type]
 
 
-def test_equal_gains_fill_the_image() -> None:
+def test_fine_differences_are_found(dataset: IdentityDataset, tmp_path: Path) -> None:
+    """A mole in the footage, which the renderer lacks, appears where it is, and nowhere else."""
+    filmed = with_face(make_dataset(tmp_path))
+    images = np.full_like(np.stack(list(filmed.frames)), 150)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    plain = with_face(make_dataset(flat))
+    images.tofile(flat / FRAMES)
+    for image in images:
+        cv2.circle(image, (22, 50), 3, (75, 75, 75), -1)
+    images.tofile(tmp_path / FRAMES)
+    match = fit_color_match(PlaybackRenderer(plain), filmed)  # type: ignore[arg-type]
+    (points,) = filmed.crop_landmarks()[:1]
+    field = match.field(points, filmed.info.crop_size)
+    expected = (75 / 255 + DARK) / (150 / 255 + DARK)
+    assert field[50, 22] == pytest.approx(expected, abs=0.06)
+    away = np.hypot(*(np.indices(field.shape[:2]) - np.array([50, 22])[:, None, None])) > 7
+    assert np.abs(field[away] - 1.0).max() < 0.04
+
+
+def test_anchors_are_a_grid_of_the_template(dataset: IdentityDataset) -> None:
+    face = dataset.face
+    anchors = Anchors.of(face)
+    width = float(np.ptp(face.template[:N_SURFACE, 0]))
+    assert (anchors.weights >= 0.0).all() and np.allclose(anchors.weights.sum(1), 1.0, atol=1e-5)
+    found = anchors.on(face.template)
+    grid = face.template[:N_SURFACE, :2].min(0) + SPACING * width * anchors.cells
+    assert np.quantile(np.abs(found - grid), 0.99) < SPACING * width  # but in slivers
+    assert 0.9 < len(anchors) * (SPACING * width) ** 2 / area(face) < 1.1
+    assert len(np.unique(anchors.cells, axis=0)) == len(anchors)
+
+
+@pytest.mark.parametrize("scale", [(0.0, 0.0), (1.0, 0.0), (1e-4, 1.0), (1.0, 1e-4)])
+def test_any_template_has_anchors(dataset: IdentityDataset, scale: tuple[float, float]) -> None:
+    """Also one that a damaged file made flat; their number is limited."""
+    template = dataset.face.template * np.array([*scale, 1.0], np.float32)
+    anchors = Anchors.of(replace(dataset.face, template=template))
+    assert 0 < len(anchors) <= MAX_ANCHORS and np.isfinite(anchors.weights).all()
+
+
+def area(face: FaceModel) -> float:
+    """Return the area of a flat face."""
+    a, b, c = (face.template[face.triangles[:, i], :2] for i in range(3))
+    first, second = b - a, c - a
+    return float(np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum() / 2.0)
+
+
+def test_equal_gains_fill_the_image(dataset: IdentityDataset) -> None:
     """Also far from the face, and in a window that shows none of it."""
-    match = ColorMatch(np.full((N_ANCHORS, 3), 1.7, np.float32))
+    anchors = Anchors.of(dataset.face)
+    match = ColorMatch(np.full((len(anchors), 3), 1.7, np.float32), anchors)
     rng = np.random.default_rng(0)
     for shift in (0.0, 900.0):
         points = rng.uniform(20.0, 60.0, (478, 2)).astype(np.float32) + np.float32(shift)
         field = match.field(points, (83, 101))
         assert field.shape == (83, 101, 3) and np.allclose(field, 1.7, atol=1e-4)
-    assert np.allclose(unmatched().field(points, (8, 9)), 1.0)
+
+
+def test_gains_follow_the_mesh(dataset: IdentityDataset) -> None:
+    """Gains that rise with x and y are interpolated where the landmarks are."""
+    anchors = Anchors.of(dataset.face)
+    (points,) = dataset.crop_landmarks()[:1]
+    turned = np.stack([80.0 - points[:, 1], 1.5 * points[:, 0] + 5.0], axis=1)
+    steady = anchors.on(points)
+    gains = 1.0 + np.stack([steady[:, 0], steady[:, 1], 0 * steady[:, 0]], axis=1) / 64.0
+    field = ColorMatch(gains.astype(np.float32), anchors).field(
+        turned.astype(np.float32), (110, 90)
+    )
+    # Pixel (x, y) shows the point (u, v) = ((y - 5) / 1.5, 80 - x) of the first landmarks.
+    for u, v in ((32.0, 40.0), (24.0, 60.0), (42.0, 22.0)):
+        x, y = round(80.0 - v - 0.5), round(1.5 * u + 5.0 - 0.5)
+        assert field[y, x] == pytest.approx([1 + u / 64, 1 + v / 64, 1.0], abs=0.03)
