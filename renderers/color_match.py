@@ -2,7 +2,7 @@
 
 Light from another side brightens one cheek and darkens the other, and another camera sees folds and
 edges where the fit has others, so the match varies over the face: a gain for each channel at each
-point of a fine grid on the face mesh, constant in time.
+point of a fine grid on the face mesh, and one for teeth, constant in time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from talkhead.cameras import project
 from talkhead.crops import crop_landmarks
 from talkhead.dataset import IdentityDataset
-from talkhead.face import FACE_OVAL, N_SURFACE, FaceModel
+from talkhead.face import FACE_OVAL, INNER_LIPS, N_SURFACE, FaceModel
 from talkhead.frame_selection import spread_frames
 from talkhead.renderers.base import Renderer, device_of
 from talkhead.types import Bool, Float32, Int
@@ -34,6 +34,8 @@ SMOOTH = 0.007
 FAR = 0.03
 """The same where there is no anchor nearby: inside the mouth and beyond the face."""
 FAR_WEIGHT = 0.01
+OPEN = 0.06
+"""Root of the area between the lips of an open mouth, relative to the face's width, at least."""
 MIN_SHARE = 0.3
 """Least fraction of the blur's weight that must be inside the face, and of the frames."""
 DARK = 0.06
@@ -106,13 +108,17 @@ class ColorMatch:
     Attributes:
         gains: [A, 3].
         anchors: Where they apply.
+        teeth: [3], the gains between the lips.
     """
 
     gains: Float32
     anchors: Anchors
+    teeth: Float32
 
     def field(self, points: Float32, size: tuple[int, int]) -> Float32:
         """Interpolate the gains over an image: a mean weighted by the distance to the anchors.
+
+        Between the lips, where there are none, teeth have a gain of their own.
 
         Args:
             points: Landmarks [478, 2] in pixels of the image.
@@ -123,7 +129,10 @@ class ColorMatch:
         """
         width = max(float(np.ptp(points[:N_SURFACE, 0])), 1.0)
         # Landmarks have pixel centers at +0.5.
-        return _interpolated(self.gains, self.anchors.on(points) - 0.5, width, size)
+        field = _interpolated(self.gains, self.anchors.on(points) - 0.5, width, size)
+        inside = _between_lips(points, size).astype(np.float32)
+        share = cv2.GaussianBlur(inside, (0, 0), max(SMOOTH * width, 0.5))[..., None]
+        return np.asarray(field + share * (self.teeth - field))
 
 
 def _interpolated(values: Float32, places: Float32, width: float, size: tuple[int, int]) -> Float32:
@@ -168,20 +177,26 @@ def fit_color_match(
     anchors = Anchors.of(dataset.face)
     frames = spread_frames(dataset.tracks.usable & dataset.tracks.has_image, n_frames)
     ratios = np.full((len(frames), len(anchors), 3), np.nan, np.float32)
+    teeth: list[float] = []
     for row, frame in zip(ratios, frames.tolist(), strict=True):
-        _compare(renderer, dataset, frame, anchors, row)
+        teeth += _compare(renderer, dataset, frame, anchors, row)
     seen = (
         np.isfinite(ratios[..., 0]).mean(axis=0) > MIN_SHARE if len(frames) else np.zeros(0, bool)
     )
     if not seen.any():
-        return ColorMatch(np.ones((len(anchors), 3), np.float32), anchors)
+        return ColorMatch(np.ones((len(anchors), 3), np.float32), anchors, np.ones(3, np.float32))
     usual = np.exp(np.nanmedian(ratios[:, seen], axis=0))
     # Smooth over the face; anchors that were never seen take the gains of those around them.
     cells = anchors.cells
     size = (int(cells[:, 1].max()) + 1, int(cells[:, 0].max()) + 1)
     smooth = _interpolated(usual, cells[seen].astype(np.float32), 1.0 / SPACING, size)
-    gains = smooth[cells[:, 1], cells[:, 0]]
-    return ColorMatch(np.clip(gains, *GAINS).astype(np.float32), anchors)
+    gains = np.clip(smooth[cells[:, 1], cells[:, 0]], *GAINS).astype(np.float32)
+    # Between the lips, colors are too different for gains of their own: teeth are as bright there as they
+    # are filmed, in the tint of the face, and brighter or darker as the face if the mouth is never open.
+    tint = np.exp(np.log(gains).mean(axis=0, dtype=np.float64))
+    if teeth:
+        tint *= np.exp(np.median(teeth)) / tint.mean()
+    return ColorMatch(gains, anchors, np.clip(tint, *GAINS).astype(np.float32))
 
 
 def _compare(
@@ -190,9 +205,9 @@ def _compare(
     frame: int,
     anchors: Anchors,
     logarithms: Float32,
-) -> None:
+) -> list[float]:
     """Write the logarithms of filmed over rendered colors at the anchors, [A, 3], where the face is
-    visible."""
+    visible; return that of the brightness between the lips if the mouth is open."""
     tracks, size = dataset.tracks, dataset.info.crop_size
     (points,) = crop_landmarks(
         tracks.landmarks[[frame]], tracks.origins[[frame]], dataset.info.scale
@@ -208,7 +223,8 @@ def _compare(
         for part in (weight * rgb, weight * shown, inside.astype(np.float32))
     ]
     # At the mesh that is rendered, of which the landmarks differ a little.
-    places = anchors.on(_mesh(dataset, frame)) - 0.5
+    mesh = _mesh(dataset, frame)
+    places = anchors.on(mesh) - 0.5
     rendered, filmed, share = (
         cv2.remap(part, places[:, None], None, cv2.INTER_LINEAR, borderValue=0)[:, 0]
         for part in blurred
@@ -216,6 +232,17 @@ def _compare(
     is_seen = share > MIN_SHARE
     rendered, filmed = (part[is_seen] / share[is_seen, None] + DARK for part in (rendered, filmed))
     logarithms[is_seen] = np.log(filmed / rendered)
+    between = _between_lips(mesh, size) & inside
+    if between.sum() < np.square(OPEN * float(np.ptp(points[list(FACE_OVAL), 0]))):
+        return []
+    return [float(np.log(shown[between].mean() / max(float(rgb[between].mean()), 1e-3)))]
+
+
+def _between_lips(points: Float32, size: tuple[int, int]) -> Bool:
+    """Return the area between the lips of landmarks [478, 2], [H, W]."""
+    area = np.zeros(size, np.uint8)
+    cv2.fillPoly(area, [points[list(INNER_LIPS), :2].round().astype(np.int32)], 1)
+    return area > 0
 
 
 def _mesh(dataset: IdentityDataset, frame: int) -> Float32:

@@ -61,6 +61,7 @@ ANCHORS = Size("A", 1, MAX_ANCHORS)
 FOLLOWED_TENSORS = {
     **{name: TENSORS[name] for name in ("codes", "viewmats", "usable")},
     "gains": TensorSpec((ANCHORS, 3), minimum=GAINS[0], maximum=GAINS[1]),
+    "teeth": TensorSpec((3,), minimum=GAINS[0], maximum=GAINS[1]),
 }
 
 
@@ -178,6 +179,7 @@ def _matched(
             "viewmats": dataset.tracks.viewmats,
             "usable": dataset.tracks.usable,
             "gains": colors.gains,
+            "teeth": colors.teeth,
         }
         write_tensors(stored, {k: torch.from_numpy(v) for k, v in tensors.items()})
     if not has_small_masks(dataset, len(dataset)):
@@ -190,7 +192,7 @@ def _matched(
         ANCHORS.name: len(anchors),
     }
     kept = read_checked(stored, FOLLOWED_TENSORS, ADVICE, sizes)
-    colors = ColorMatch(kept.pop("gains").numpy(), anchors)
+    colors = ColorMatch(kept.pop("gains").numpy(), anchors, kept.pop("teeth").numpy())
     tracks = replace(dataset.tracks, **{k: tensor.numpy() for k, tensor in kept.items()})
     return FollowedFootage(replace(dataset, tracks=tracks), colors)
 

@@ -12,7 +12,15 @@ from playback import PlaybackRenderer, make_dataset
 from scipy.spatial import Delaunay
 
 from talkhead.dataset import FRAMES, IdentityDataset
-from talkhead.face import FACE_OVAL, LEFT_EYE, N_SURFACE, OUTER_LIPS, RIGHT_EYE, FaceModel
+from talkhead.face import (
+    FACE_OVAL,
+    INNER_LIPS,
+    LEFT_EYE,
+    N_SURFACE,
+    OUTER_LIPS,
+    RIGHT_EYE,
+    FaceModel,
+)
 from talkhead.renderers.color_match import (
     DARK,
     MAX_ANCHORS,
@@ -37,6 +45,7 @@ def with_face(dataset: IdentityDataset) -> IdentityDataset:
         (LEFT_EYE, (20, 30), (3, 2)),
         (RIGHT_EYE, (44, 30), (3, 2)),
         (OUTER_LIPS, (32, 58), (8, 4)),
+        (INNER_LIPS, (32, 58), (6, 2)),
     ):
         turn = np.linspace(0.0, 2.0 * np.pi, len(part), endpoint=False)
         around = np.stack([np.cos(turn), np.sin(turn)], axis=1) * size + center
@@ -157,7 +166,9 @@ def area(face: FaceModel) -> float:
 def test_equal_gains_fill_the_image(dataset: IdentityDataset) -> None:
     """Also far from the face, and in a window that shows none of it."""
     anchors = Anchors.of(dataset.face)
-    match = ColorMatch(np.full((len(anchors), 3), 1.7, np.float32), anchors)
+    match = ColorMatch(
+        np.full((len(anchors), 3), 1.7, np.float32), anchors, np.full(3, 1.7, np.float32)
+    )
     rng = np.random.default_rng(0)
     for shift in (0.0, 900.0):
         points = rng.uniform(20.0, 60.0, (478, 2)).astype(np.float32) + np.float32(shift)
@@ -172,10 +183,20 @@ def test_gains_follow_the_mesh(dataset: IdentityDataset) -> None:
     turned = np.stack([80.0 - points[:, 1], 1.5 * points[:, 0] + 5.0], axis=1)
     steady = anchors.on(points)
     gains = 1.0 + np.stack([steady[:, 0], steady[:, 1], 0 * steady[:, 0]], axis=1) / 64.0
-    field = ColorMatch(gains.astype(np.float32), anchors).field(
+    field = ColorMatch(gains.astype(np.float32), anchors, np.ones(3, np.float32)).field(
         turned.astype(np.float32), (110, 90)
     )
     # Pixel (x, y) shows the point (u, v) = ((y - 5) / 1.5, 80 - x) of the first landmarks.
     for u, v in ((32.0, 40.0), (24.0, 60.0), (42.0, 22.0)):
         x, y = round(80.0 - v - 0.5), round(1.5 * u + 5.0 - 0.5)
         assert field[y, x] == pytest.approx([1 + u / 64, 1 + v / 64, 1.0], abs=0.03)
+
+
+def test_teeth_have_gains_of_their_own(dataset: IdentityDataset) -> None:
+    anchors = Anchors.of(dataset.face)
+    points = 4.0 * dataset.crop_landmarks()[0]
+    match = ColorMatch(np.full((len(anchors), 3), 2.0, np.float32), anchors, np.ones(3, np.float32))
+    field = match.field(points.astype(np.float32), (320, 256))
+    x, y = points[list(INNER_LIPS)].mean(0)
+    assert field[round(y), round(x)] == pytest.approx([1.0] * 3, abs=0.05)
+    assert field[round(y) - 40, round(x)] == pytest.approx([2.0] * 3, abs=1e-3)
