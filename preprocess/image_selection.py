@@ -14,12 +14,12 @@ from talkhead.frame_selection import farthest_first, longest_run_of_clips
 from talkhead.preprocess.occlusion import head_posture
 from talkhead.types import Bool, Float32
 
-MAX_FRAMES = 2400
-"""Footage of up to 96 seconds keeps the images of all frames."""
+MAX_FRAMES = 3000
+"""Footage of up to two minutes keeps the images of all frames."""
 MAX_FOLLOWED = 6000
 """Further footage of a known person keeps more, since it is spoken in from beginning to end."""
-IDLE_FRACTION, HELD_OUT_FRACTION = 2, 8
-"""The idle clip keeps up to 1 / IDLE_FRACTION of them, 48 s, and the held-out frames up to
+IDLE_FRACTION, HELD_OUT_FRACTION = 4, 10
+"""The idle clip keeps up to 1 / IDLE_FRACTION of them, 30 s, and the held-out frames up to
 1 / HELD_OUT_FRACTION, 12 s, both without gaps."""
 POSE_FRACTION = 4.0
 """Weight of a radian of head rotation relative to a unit of the code."""
