@@ -32,7 +32,8 @@ class Limits:
         form_bytes: Largest body of any other request.
         n_files: Largest number of files in one request.
         n_queued: Number of jobs that are queued or running before new ones are refused.
-        n_connections: Number of connections at once, without viewers of broadcasts.
+        n_connections: Number of connections at once, besides one for each of `n_viewers`. It also counts
+            those over which pages of broadcasts load their files.
         n_viewers: Number of viewers of broadcasts at once.
         free_bytes: Space on the disk that uploads must leave free.
         idle_s: Seconds without data after which an upload is ended.

@@ -23,7 +23,9 @@ from talkhead.app.server.security import WATCH_FOLDER, WEB_EXPORT_POLICY
 PAGE = Path(__file__).parent / "watch_page"
 TRY_AGAIN_LATER = 1013
 router = APIRouter(prefix=f"{WATCH_FOLDER}{{key}}", include_in_schema=False)
-_HEADERS = {"Content-Security-Policy": WEB_EXPORT_POLICY, "Cache-Control": "no-cache"}
+_CLOSE = {"Connection": "close"}
+"""The page loads its files over up to six connections. Those of all viewers must not stay open."""
+_HEADERS = {"Content-Security-Policy": WEB_EXPORT_POLICY, "Cache-Control": "no-cache", **_CLOSE}
 
 
 @router.get("")
@@ -52,7 +54,9 @@ def show_file(
     key: str, file: str, sessions: Sessions, service: ServiceDep, request: Request
 ) -> Response:
     """Return a file of the person's web export."""
-    return web.get_web_file(service, request, sessions.watched(key)[0].identity, file)
+    answer = web.get_web_file(service, request, sessions.watched(key)[0].identity, file)
+    answer.headers.update(_CLOSE)
+    return answer
 
 
 @router.websocket("/live")

@@ -161,7 +161,8 @@ def test_the_key_opens_the_broadcast_only(server: Server) -> None:
     policy = page.headers["content-security-policy"]
     assert "unsafe-inline" not in policy and "script-src 'self' 'wasm-unsafe-eval'" in policy
     assert httpx.get(address + path.rstrip("/")).headers["location"] == path
-    assert httpx.get(f"{address}{path}watch.js").status_code == 200
+    script = httpx.get(f"{address}{path}watch.js")
+    assert (script.status_code, script.headers["connection"]) == (200, "close")
     assert "web export" in detail(httpx.get(f"{address}{path}web/identity.json"), 404)
     assert httpx.post(address + path).status_code == 401
     key = path.split("/")[2]
