@@ -72,9 +72,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
-    app.state.live = LiveSessions(
-        live.session_maker(service.home, service.settings, service.web_heads)
-    )
+    app.state.live = LiveSessions(live.session_maker(service.home, service.settings))
     problems.install(app, service.home.path)
     own = (pages, videos, identities, web, dubs, live, whep, watch)
     for router in (*(module.router for module in own), *routers):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from talkhead.app.home.identities import Home
 from talkhead.app.live.code_encoder import CODES, CodeEncoder
@@ -34,8 +35,8 @@ from talkhead.app.server.live_sessions import Entry, LiveSessions
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem, public_message
 from talkhead.app.server.security import WATCH_FOLDER
+from talkhead.app.server.service import Service
 from talkhead.app.server.settings import ServerSettings
-from talkhead.app.server.web_heads import WebHeads
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError, one_line
@@ -68,33 +69,26 @@ class Signed(JSONResponse):
 
 
 def session_maker(
-    home: Home, settings: ServerSettings, web_heads: WebHeads
+    home: Home, settings: ServerSettings
 ) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
     """Make the function that begins sessions of the people of a home folder.
 
     Args:
         home: The folder.
         settings: Device and badge.
-        web_heads: Writes the head that viewers of a broadcast draw.
 
     Returns:
-        A function of a request that returns the person's name and the session. It accepts names only: a
-        client must not choose a folder of the server.
+        A function of a request that returns the person's name and the session.
     """
 
     def make(request: LiveRequest) -> tuple[str, LiveSession]:
-        if request.identity is not None and request.identity not in home.names():
-            shown = ", ".join(home.names()) or "(none yet)"
-            raise TalkheadError(f"identity {request.identity!r}: not found. Choose one of: {shown}")
         from talkhead.app.live.session import LiveSession
 
+        _check_name(home, request.identity)
         options = request.options(settings.live_badge)
         if request.codec == CODES:
-            name = request.identity or home.latest()
-            if name is not None:
-                web_heads.folder(name)
             # In a process of its own, whose computing does not hold up the sending to viewers.
-            session = LiveSession(name, options=options, home=home.path, worker=True)
+            session = LiveSession(request.identity, options=options, home=home.path, worker=True)
             return session.facts.identity, session
         from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
 
@@ -102,6 +96,26 @@ def session_maker(
         return avatar.name, LiveSession(avatar, options=options, home=home.path)
 
     return make
+
+
+def _check_name(home: Home, identity: str | None) -> None:
+    """Raise TalkheadError unless it is the name of a person: clients must not choose folders."""
+    if identity is not None and identity not in home.names():
+        shown = ", ".join(home.names()) or "(none yet)"
+        raise TalkheadError(f"identity {identity!r}: not found. Choose one of: {shown}")
+
+
+def _with_head(service: Service, request: LiveRequest) -> LiveRequest:
+    """Write the head that viewers of a broadcast draw, which may take a minute.
+
+    Returns the request, with the name of the person.
+    """
+    _check_name(service.home, request.identity)
+    request.options(service.settings.live_badge)  # raises before the minute if they are not allowed
+    name = request.identity or service.home.latest()
+    if name is not None:
+        service.web_heads.folder(name)
+    return request.model_copy(update={"identity": name})
 
 
 def sessions_of(request: Request) -> LiveSessions:
@@ -134,12 +148,17 @@ NOT_READY: Responses = {
     summary="Begin a live session",
     openapi_extra={"requestBody": BODY},
 )
-async def begin_session(parsed: Parsed, sessions: Sessions, response: Response) -> LiveInfo:
+async def begin_session(
+    parsed: Parsed, sessions: Sessions, service: ServiceDep, response: Response
+) -> LiveInfo:
     """Load a person for live speech. Connect to the WebSocket at `url` within a minute.
 
     The body is JSON, or a form if an image or video is uploaded as `background_file`.
     """
-    entry = await sessions.begin(parsed.request, parsed.files)
+    request = parsed.request
+    if request.codec == CODES:  # before `begin`, which lets other sessions wait
+        request = await run_in_threadpool(_with_head, service, request)
+    entry = await sessions.begin(request, parsed.files)
     response.headers["Location"] = f"/v1/live/{entry.id}"
     return _info(entry)
 

@@ -45,7 +45,7 @@ class Build:
         status: "queued" while another one is written, "in_progress" or "failed".
         advance: Its progress.
         error: Why it could not be written; "" otherwise.
-        thread: The thread that writes it; None if the caller of `WebHeads.folder` does.
+        thread: The thread that writes it.
         is_cancelled: True if it is no longer wanted.
     """
 
@@ -53,8 +53,20 @@ class Build:
     status: Status = "queued"
     advance: Advance = field(default_factory=Advance)
     error: str = ""
-    thread: threading.Thread | None = None
+    thread: threading.Thread = field(init=False)
     is_cancelled: bool = False
+
+    def check_wanted(self) -> None:
+        """Check that it is still wanted.
+
+        Raises:
+            TalkheadError: It is cancelled.
+        """
+        if self.is_cancelled:
+            raise TalkheadError(
+                "the web export was cancelled: the person was deleted or fitted again, or the server "
+                "is stopping. Try again"
+            )
 
 
 class WebHeads:
@@ -80,12 +92,15 @@ class WebHeads:
             The folder.
 
         Raises:
-            TalkheadError: The person cannot be exported.
+            TalkheadError: The person cannot be exported, or the export was cancelled.
         """
-        folder = self._check(name)
-        if not folder.is_dir():
-            self._write(name, Build(folder))
-        return folder
+        build = self.start(name)
+        if build is None:
+            return self._folder(name)
+        build.thread.join()
+        if build.error:
+            raise TalkheadError(build.error)
+        return build.folder
 
     def find(self, name: str) -> Path | None:
         """Find the export of a person, without writing it.
@@ -102,24 +117,31 @@ class WebHeads:
         folder = self._folder(name)
         return folder if folder.is_dir() else None
 
-    def start(self, name: str) -> None:
+    def start(self, name: str) -> Build | None:
         """Begin to write the export of a person, unless it is written or being written.
 
         Args:
             name: Name of a fitted identity.
+
+        Returns:
+            The export that is being written; None if it is written.
 
         Raises:
             TalkheadError: The person cannot be exported.
         """
         folder = self._check(name)
         with self._lock:
+            if folder.is_dir():
+                return None
             known = self._builds.get(name)
-            is_open = known is not None and known.folder == folder and known.status != "failed"
-            if folder.is_dir() or is_open:
-                return
+            if known is not None and known.folder == folder and known.status != "failed":
+                return known
+            if known is not None:
+                known.is_cancelled = True  # the person was fitted again
             build = self._builds[name] = Build(folder)
             build.thread = threading.Thread(target=self._run, args=(name, build), daemon=True)
             build.thread.start()
+            return build
 
     def build(self, name: str) -> Build | None:
         """Return the state of an export that is being written, or could not be written.
@@ -147,7 +169,7 @@ class WebHeads:
         if build is None:
             return
         build.is_cancelled = True
-        if build.status == "in_progress" and build.thread is not None:
+        if build.status == "in_progress":
             build.thread.join()  # one that is queued will not begin
 
     def stop(self) -> None:
@@ -171,14 +193,11 @@ class WebHeads:
 
     def _write(self, name: str, build: Build) -> None:
         with self._writing:
-            if build.folder.is_dir():  # another call has written it meanwhile
-                return
             from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
             from talkhead.app.web_export.export import write_site
 
             build.status, build.advance = "in_progress", Advance(0, "Starting")
-            if build.is_cancelled:
-                return
+            build.check_wanted()
             progress = NumberedProgress(_BuildProgress(build), STEPS)
             home = self._home
             avatar = load_identity(name, renderer=RENDERER, device=self._device, home=home.path)
@@ -229,8 +248,7 @@ class _BuildStep:
 
     def advance(self, n: int = 1) -> None:
         self._done += n
-        if self._build.is_cancelled:
-            raise TalkheadError("the web export is no longer needed")
+        self._build.check_wanted()
         event = JobProgressed("", self._name, self._done, self._total)
         self._build.advance = advance_after(self._build.advance, event)
 

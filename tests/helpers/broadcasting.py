@@ -87,6 +87,7 @@ def broadcasting(people: Path, work: Work, **limits: int) -> Iterator[Server]:
     chosen = replace(Limits(), free_bytes=0, **limits)
     settings = ServerSettings(people, port=0, token=TOKEN, limits=chosen)
     service = Service(settings, lambda: Quick(service.store, work))
+    service.web_heads.folder = lambda name: people / "web" / name  # type: ignore[method-assign]
     config = serving._config(settings, service, None)
     config.port = 0
     sessions = config.app.state.live = LiveSessions(make_broadcast, n_most=9, n_cores=10**6)  # type: ignore[union-attr]

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from talkhead.app.server.live_packets import HEADER, SPEECH, pack
 from talkhead.app.server.live_requests import LiveRequest
 from talkhead.app.server.live_sessions import CONNECT_S, LiveSessions
 from talkhead.app.server.security import public_path
+from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
 __all__ = ["server"]
@@ -143,6 +146,24 @@ def test_what_a_broadcast_cannot_be_is_refused(
         client.app.state.live = LiveSessions(make)  # type: ignore[attr-defined]
         assert words in detail(client.post("/v1/live", json=body), 422)
         assert client.get("/v1/live").json() == []
+
+
+def test_other_sessions_begin_while_a_head_is_written(server: Server) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def folder(name: str) -> Path:
+        begun.set()
+        assert go.wait(30)
+        raise TalkheadError(f"{name}: cannot be exported. Fit them again")
+
+    body = {"identity": "anna", "codec": "codes", "consent": CONSENT}
+    server.service.web_heads.folder = folder  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(server.request, "POST", "/v1/live", json=body)
+        assert begun.wait(30)
+        assert server.request("POST", "/v1/live", json={"sample_rate": RATE}).status_code == 201
+        go.set()
+        assert "anna: cannot be exported" in detail(waiting.result(30), 422)
 
 
 def test_the_manifest_states_the_consent_to_the_broadcast(server: Server) -> None:

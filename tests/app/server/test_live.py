@@ -34,7 +34,6 @@ from talkhead.app.server.live_packets import END_OF_SPEECH, HEADER, KEY_PICTURE,
 from talkhead.app.server.live_requests import LiveRequest
 from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.settings import ServerSettings
-from talkhead.app.server.web_heads import WebHeads
 from talkhead.errors import MediaError, PackageError, TalkheadError
 
 PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
@@ -508,7 +507,7 @@ def test_the_session_is_declared_synthetic(client: TestClient, tmp_path: Path) -
 def test_the_badge_is_switched_off_by_the_server_only(fitted: FitResult, home: Path) -> None:
     order = LiveRequest(identity=fitted.name, mode="head", background="red")
     settings = ServerSettings(home, token=TOKEN, live_badge=False)
-    name, session = live.session_maker(Home(home), settings, WebHeads(Home(home), "cpu"))(order)
+    name, session = live.session_maker(Home(home), settings)(order)
     try:
         assert name == fitted.name
         assert session.options == LiveOptions(mode="head", background="red", badge=False)
@@ -537,8 +536,6 @@ def test_deleting_a_person_ends_their_sessions(client: TestClient) -> None:
 
 @pytest.mark.parametrize("form", ["{people}/identities/anna", "identities/anna", "nobody", ""])
 def test_only_names_of_people_are_accepted(work: Work, people: Path, form: str) -> None:
-    make = live.session_maker(
-        Home(people), ServerSettings(people, token=TOKEN), WebHeads(Home(people), "cpu")
-    )
+    make = live.session_maker(Home(people), ServerSettings(people, token=TOKEN))
     with pytest.raises(TalkheadError, match="not found"):
         make(LiveRequest(identity=form.format(people=people)))

@@ -17,7 +17,6 @@ from talkhead.app.home.identities import Home
 from talkhead.app.output.verification import verify
 from talkhead.app.server import live, live_sessions
 from talkhead.app.server.settings import ServerSettings
-from talkhead.app.server.web_heads import WebHeads
 
 __all__ = ["address", "browser", "live_makers", "pytestmark", "show"]
 
@@ -53,9 +52,7 @@ def test_live_backgrounds(
     monkeypatch.setattr(
         live_sessions, "keep_pace", lambda *given: True
     )  # however busy this machine is
-    make = live.session_maker(
-        Home(home), ServerSettings(home, token=TOKEN), WebHeads(Home(home), "cpu")
-    )
+    make = live.session_maker(Home(home), ServerSettings(home, token=TOKEN))
     renamed = {"identity": fitted.name}
     live_makers.append(lambda asked: make(asked.model_copy(update=renamed)))
     page = show(360)

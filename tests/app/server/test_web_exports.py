@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,18 @@ def test_a_person_who_is_fitted_again_is_written_again(
     assert third["id"] != second["id"] and len(list((people / "web" / "anna").iterdir())) == 1
 
 
+def test_an_outdated_export_is_not_finished(client: TestClient, people: Path, held: Held) -> None:
+    client.post(WEB)
+    assert held.begun.wait(30)
+    change_manifest(people, lambda manifest: manifest.update(consent="Again."))
+    held.begun.clear()
+    client.post(WEB)
+    assert held.begun.wait(30)  # the first one did not go on
+    assert not list(people.glob("web/*/*"))
+    held.go.set()
+    assert until(client, WEB, "completed", "failed")["status"] == "completed"
+
+
 def test_a_server_that_stops_leaves_nothing(serve: Serve, held: Held, people: Path) -> None:
     with serve() as client:
         client.post(WEB)
@@ -285,3 +298,17 @@ def test_a_folder_for_callers_within_the_server(client: TestClient, people: Path
     assert client.get(WEB).json()["id"] == folder.name
     with pytest.raises(TalkheadError):
         heads.folder("berta")
+
+
+def test_callers_within_the_server_do_not_wait_for_what_is_cancelled(
+    client: TestClient, people: Path, held: Held
+) -> None:
+    heads = WebHeads(Home(people), "cpu")
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(heads.folder, "anna") for _ in range(2)]
+        assert held.begun.wait(30)
+        heads.stop()
+        for one in waiting:
+            with pytest.raises(TalkheadError, match="cancelled"):
+                one.result(30)
+    assert not list(people.glob("web/*/*")) and list((people / "scratch").iterdir()) == []
