@@ -65,6 +65,7 @@ class WorkerConfig:
         options: Options of the session.
         maker: "module:name" of a function that makes an engine from this configuration.
         is_measured: Measure what a frame costs before the worker is ready.
+        device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
     identity: str | None = None
@@ -72,6 +73,7 @@ class WorkerConfig:
     options: LiveOptions = field(default_factory=LiveOptions)
     maker: str = ENGINE_MAKER
     is_measured: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ class WorkerEngine:
             "home": config.home,
             "options": asdict(config.options),
             "is_measured": config.is_measured,
+            "device": config.device,
         }
         with suppress(OSError):  # if it has died, reading finds out
             write_message(_pipe(self._process.stdin), header)
@@ -359,7 +362,10 @@ class WorkerEngine:
 
 
 def worker_engine(
-    identity: str | Path | Avatar | None, options: LiveOptions, home: Path | str | None
+    identity: str | Path | Avatar | None,
+    options: LiveOptions,
+    home: Path | str | None,
+    device: str = "auto",
 ) -> WorkerEngine:
     """Start a worker for an identity.
 
@@ -367,6 +373,7 @@ def worker_engine(
         identity: Name of an identity, or folder of a package. None: the identity fitted last.
         options: Options of the session.
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
         Its engine.
@@ -382,7 +389,8 @@ def worker_engine(
     name = None if identity is None else os.fspath(identity)
     folder = None if home is None else os.fspath(home)
     # A server decides by the cost whether it accepts the session. Voice agents have one session each.
-    return WorkerEngine(WorkerConfig(name, folder, options, is_measured=not options.rendered))
+    is_measured = not options.rendered
+    return WorkerEngine(WorkerConfig(name, folder, options, is_measured=is_measured, device=device))
 
 
 def _start() -> subprocess.Popen[bytes]:

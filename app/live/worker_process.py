@@ -41,7 +41,11 @@ def main() -> None:
         header = message[0]
         threading.Thread(target=_end_with, args=(header["parent"],), daemon=True).start()
         config = WorkerConfig(
-            header["identity"], header["home"], LiveOptions(**header["options"]), header["maker"]
+            header["identity"],
+            header["home"],
+            LiveOptions(**header["options"]),
+            header["maker"],
+            device=header["device"],
         )
         worker = Worker(make_from(config), target)
         facts, cost = asdict(worker.engine.facts), None
@@ -181,12 +185,13 @@ def make_engine(config: WorkerConfig) -> Engine:
 
     Raises:
         PackageError: There is no such identity, or it is damaged.
-        TalkheadError: The encoder's weights have changed.
+        TalkheadError: The device is not usable, or the encoder's weights have changed.
     """
     from talkhead.app.avatar import load_identity
     from talkhead.app.live.engine import LiveEngine
 
-    return LiveEngine(load_identity(config.identity, home=config.home), config.options)
+    avatar = load_identity(config.identity, device=config.device, home=config.home)
+    return LiveEngine(avatar, config.options)
 
 
 def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:

@@ -83,12 +83,14 @@ def session_maker(
 
     def make(request: LiveRequest) -> tuple[str, LiveSession]:
         from talkhead.app.live.session import LiveSession
+        from talkhead.app.live.worker import worker_engine
 
         _check_name(home, request.identity)
         options = request.options(settings.live_badge)
         if request.codec == CODES:
             # In a process of its own, whose computing does not hold up the sending to viewers.
-            session = LiveSession(request.identity, options=options, home=home.path, worker=True)
+            engine = worker_engine(request.identity, options, home.path, settings.device)
+            session = LiveSession(engine=engine, home=home.path)
             return session.facts.identity, session
         from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
 

@@ -518,6 +518,13 @@ def test_the_badge_is_switched_off_by_the_server_only(fitted: FitResult, home: P
     assert (claims["synthetic"], claims["badge"], claims["mode"]) == (True, False, "head")
 
 
+def test_a_broadcast_speaks_on_the_device_of_the_server(fitted: FitResult, home: Path) -> None:
+    order = LiveRequest(identity=fitted.name, codec="codes", consent="Yes.")
+    settings = ServerSettings(home, token=TOKEN, device="cuda:63")
+    with pytest.raises(TalkheadError, match="cuda:63"):
+        live.session_maker(Home(home), settings)(order)
+
+
 def test_unknown_sessions(client: TestClient) -> None:
     assert client.get("/v1/live/none").status_code == 404
     assert client.get("/v1/live/none/manifest").status_code == 404
