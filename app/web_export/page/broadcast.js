@@ -21,8 +21,7 @@ export class Broadcast {
    * @param {number} nMouth components of a code
    */
   constructor(url, nMouth) {
-    this.url = new URL(url, document.baseURI);
-    this.url.protocol = this.url.protocol.replace("http", "ws");
+    this.url = url;
     this.nMouth = nMouth;
     this.sound = new Sound(); // at the rate of the packets, which then join without a seam
     this.sound.changed = () => this.changed();
@@ -60,7 +59,15 @@ export class Broadcast {
 
   /** Connects. */
   open() {
-    const socket = this.socket = new WebSocket(this.url);
+    let socket;
+    try {
+      const url = new URL(this.url, document.baseURI);
+      url.protocol = url.protocol.replace("http", "ws");
+      socket = this.socket = new WebSocket(url);
+    } catch (error) {
+      this.fail(`The broadcast cannot be watched (${error.message}). Check its address; a page with https: needs wss:.`);
+      return;
+    }
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.receive(data);
     socket.onclose = ({ code, reason }) => this.closed(code, reason);

@@ -250,6 +250,10 @@ def test_what_cannot_be_watched_has_a_message(server: Server, show: Open) -> Non
     )
     assert page.get_by_role("alert").inner_text() in found
     assert page.evaluate("head.state") == "idle"
+    for address in ("http://[", "ftp://127.0.0.1/live"):
+        assert "Check its address" in page.evaluate(watch, address)
+        assert "Check its address" in page.get_by_role("alert").inner_text()
+        assert page.evaluate("head.state") == "idle"
     page.evaluate("() => { head.rest = new Float32Array(3); }")
     assert "another person" in page.evaluate(watch, f"{info['watch_url']}live")
     page.evaluate("() => { head.rest = new Float32Array(2); }")
