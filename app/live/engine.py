@@ -152,7 +152,8 @@ class LiveEngine:
         """Facts about the person and the pictures."""
         consent = self.avatar.package.manifest.consent
         reach = _mouth_reach(self.avatar, self.options.intensity)
-        return LiveFacts(self.avatar.name, consent, self._pictures.note, reach)
+        rest = tuple(self._rest[: self._n_mouth].tolist())
+        return LiveFacts(self.avatar.name, consent, self._pictures.note, reach, rest)
 
     @property
     def statistics(self) -> LiveStatistics:

@@ -90,12 +90,14 @@ class LiveFacts:
         consent: The person's statement of consent. None: none was stored.
         note: What the pictures cannot show as requested; "" if there is nothing.
         reach: Largest absolute value of each of the K components of a mouth code.
+        rest: Code of the mouth at rest, [K].
     """
 
     identity: str
     consent: str | None
     note: str
     reach: tuple[float, ...]
+    rest: tuple[float, ...]
 
 
 def check_sound(samples: Float32, sample_rate: int) -> None:

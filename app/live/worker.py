@@ -339,7 +339,7 @@ class WorkerEngine:
             raise self._error()
         width, height = header["size"]
         facts, cost = header["facts"], header["cost"]
-        facts["reach"] = tuple(facts["reach"])
+        facts["reach"], facts["rest"] = tuple(facts["reach"]), tuple(facts["rest"])
         return (width, height), LiveFacts(**facts), cost and FrameCost(**cost)
 
     def _failure_of(self, header: dict[str, Any] | None) -> tuple[type[TalkheadError], str]:

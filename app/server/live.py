@@ -283,6 +283,7 @@ def greeting(entry: Entry) -> dict[str, Any]:
         "frame_rate": FRAME_RATE,
         "sample_rate": session.sample_rate,
         "scale": encoder.scale,
+        "rest": session.facts.rest,
     }
 
 

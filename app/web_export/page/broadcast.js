@@ -10,6 +10,7 @@ const MORE_WAIT = 0.05, LONGEST_WAIT = 0.6; // the same after one has arrived to
 const MOST_OFF = 0.08, FAR_OFF = 0.5; // seconds of waiting too many or few, after which silence, or anything, is left out
 const N_MEASURED = 50; // packets in which the shortest wait is measured
 const MOST_CODES = 100; // that are kept
+const SAME = 1e-5; // most by which codes at rest differ for the same fit: those of an export are rounded
 const FIRST_RETRY = 0.5, LAST_RETRY = 10; // seconds before connecting again
 const STALLED = 5; // seconds without a packet after which the connection counts as broken
 const ENDED = 1000, NO_SUCH = 1008; // codes of closed connections after which there is nothing to connect to
@@ -18,11 +19,12 @@ const ENDED = 1000, NO_SUCH = 1008; // codes of closed connections after which t
 export class Broadcast {
   /**
    * @param {string | URL} url address of the WebSocket, ws: or http:, relative to the page
-   * @param {number} nMouth components of a code
+   * @param {Float32Array} rest code of the mouth at rest
    */
-  constructor(url, nMouth) {
+  constructor(url, rest) {
     this.url = url;
-    this.nMouth = nMouth;
+    this.rest = rest;
+    this.nMouth = rest.length;
     this.sound = new Sound(); // at the rate of the packets, which then join without a seam
     this.sound.changed = () => this.changed();
     this.line = new LiveLine("broadcast");
@@ -115,11 +117,12 @@ export class Broadcast {
     }
   }
 
-  /** @param {{scale: number[], sample_rate: number, frame_rate: number, identity: string, consent: string, manifest: object}} about */
+  /** @param {{scale: number[], rest: number[], sample_rate: number, frame_rate: number, identity: string, consent: string, manifest: object}} about */
   begin(about) {
-    const { scale, sample_rate: sampleRate, frame_rate: frameRate } = about;
-    if (scale?.length !== this.nMouth || frameRate !== FRAME_RATE) {
-      this.fail("The broadcast is of another person, or of another version of them. Reload the page.");
+    const { scale, rest, sample_rate: sampleRate, frame_rate: frameRate } = about;
+    const isSame = rest?.length === this.nMouth && rest.every((value, i) => Math.abs(value - this.rest[i]) < SAME);
+    if (!isSame || scale?.length !== this.nMouth || frameRate !== FRAME_RATE) {
+      this.fail("The broadcast is of another person, or of another fit of them. Reload the page, or export this person again.");
       return;
     }
     this.about = about;

@@ -178,7 +178,7 @@ export class TalkingHead extends HTMLElement {
     if (isReplaced()) return false;
     this.warn(null);
     this.end(false);
-    const ears = new Broadcast(url, this.rest.length);
+    const ears = new Broadcast(url, this.rest);
     return new Promise((settle, reject) => {
       ears.changed = () => { this.become(ears.state); this.showControls(); };
       ears.warned = (error) => this.warn(error);

@@ -254,8 +254,9 @@ def test_what_cannot_be_watched_has_a_message(server: Server, show: Open) -> Non
         assert "Check its address" in page.evaluate(watch, address)
         assert "Check its address" in page.get_by_role("alert").inner_text()
         assert page.evaluate("head.state") == "idle"
-    page.evaluate("() => { head.rest = new Float32Array(3); }")
-    assert "another person" in page.evaluate(watch, f"{info['watch_url']}live")
+    for rest in ([0, 0, 0], [0, 0.001]):
+        page.evaluate("(rest) => { head.rest = Float32Array.from(rest); }", rest)
+        assert "another person" in page.evaluate(watch, f"{info['watch_url']}live")
     page.evaluate("() => { head.rest = new Float32Array(2); }")
     page.evaluate(f"() => {{ window.watched = head.watch('{info['watch_url']}live'); }}")
     page.evaluate(UNTIL, ["watching"])

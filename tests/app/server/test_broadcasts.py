@@ -16,7 +16,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from broadcasting import CONSENT, HEADERS, Server, broadcasting, read_packet, server
-from live_fakes import RATE, SIZE, make_engine
+from live_fakes import RATE, REST, SIZE, make_engine
 from serving import Serve, Work, detail
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -94,6 +94,7 @@ def test_all_viewers_get_the_same_packets(server: Server) -> None:
         assert greeting == json.loads(other.recv(timeout=30))
         assert greeting["synthetic"] and greeting["badge"] and greeting["consent"] == CONSENT
         assert (greeting["identity"], greeting["sample_rate"]) == ("anna", RATE)
+        assert greeting["rest"] == REST.tolist()
         server.wait_for(lambda: server.sessions.n_viewers == 2)
         own.send(SOUND.tobytes())
         own.send('{"type": "flush"}')
