@@ -254,7 +254,7 @@ export function startSpeak(studio) {
 
   function hide() {
     clearTimeout(timer);
-    stage.querySelector("talking-head")?.stop();
+    if (stage.querySelector(".try")) drawEmpty(); // one that is being prepared would speak when it is ready
   }
 
   return { show, hide };

@@ -77,14 +77,20 @@ def test_progress_is_shown_and_leaving_is_silent(
 
     monkeypatch.setattr(export, "write_head", wait)
     page = open_speak(show)
-    page.get_by_role("button", name="Try it").click()
+    button = page.get_by_role("button", name="Try it")
+    button.click()
     page.locator("#speak-stage progress").wait_for()
+    page.get_by_text("Writing the head").wait_for()
+    page.get_by_role("tab", name="People").click()  # while it is being prepared
+    wait_until(page, "!document.querySelector('#speak-stage .try')")
+    page.get_by_role("tab", name="Speak").click()
+    button.click()
     page.get_by_text("Writing the head").wait_for()
     go.set()
     page.wait_for_selector(STAGE)
     wait_until(page, f"document.querySelector('{STAGE}').state === 'speaking'")
     page.get_by_role("tab", name="People").click()
-    wait_until(page, f"document.querySelector('{STAGE}').state === 'idle'")
+    wait_until(page, f"!document.querySelector('{STAGE}')")
 
 
 def test_errors_are_shown(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
