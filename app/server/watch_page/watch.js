@@ -2,9 +2,7 @@
 
 import "./web/talking-head.js";
 
-const TEXTS = {
-  loading: "Loading", waiting: "Connecting", watching: "Live", idle: "The broadcast has ended.", paused: "The broadcast has ended.", error: "",
-};
+const TEXTS = { loading: "Loading", waiting: "Connecting", watching: "Live" };
 const head = document.getElementById("head"), status = document.getElementById("status");
 
 function describe() {
@@ -21,5 +19,6 @@ function showState() {
 
 head.addEventListener("ready", describe);
 head.addEventListener("statechange", showState);
+head.addEventListener("end", ({ detail }) => { if (detail.finished) status.textContent = "The broadcast has ended."; }); // not after Stop
 if (head.files?.manifest) describe();
 showState();

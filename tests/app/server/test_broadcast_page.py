@@ -261,6 +261,8 @@ def test_what_cannot_be_watched_has_a_message(server: Server, show: Open) -> Non
     page.evaluate(f"() => {{ window.watched = head.watch('{info['watch_url']}live'); }}")
     page.evaluate(UNTIL, ["watching"])
     assert not page.get_by_role("alert").is_visible()
+    assert page.inner_text("#status") == "Live"
     page.evaluate("head.stop()")
     assert page.evaluate("watched") is False
+    assert page.inner_text("#status") == ""
     server.wait_for(lambda: server.sessions.n_viewers == 0)
