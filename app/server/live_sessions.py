@@ -335,9 +335,10 @@ def _make_encoder(session: LiveSession, codec: Codec) -> VideoEncoder | CodeEnco
 
 
 def _n_rendered(entry: Entry) -> int:
-    """Count the frames of speech that a session has rendered."""
+    """Count the frames of speech that a session has rendered in this process."""
     statistics = entry.session.statistics
-    return statistics.n_speech - statistics.n_repeated
+    is_rendered = entry.session.options.rendered
+    return statistics.n_speech - statistics.n_repeated if is_rendered else 0
 
 
 def _no_room(detail: str) -> Problem:

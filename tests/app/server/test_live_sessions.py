@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from live_fakes import RATE, SIZE, FakePictures, make_engine
 
+from talkhead.app.live.code_encoder import CODES
 from talkhead.app.live.engine import LiveEngine
 from talkhead.app.live.pace import FrameCost
 from talkhead.app.live.session import LiveSession
+from talkhead.app.live.video_encoder import Codec
 from talkhead.app.server.live_requests import LiveRequest
 from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.problems import Problem
@@ -30,7 +32,7 @@ class Loading:
         self.pictures: list[FakePictures] = []
 
     def __call__(self, request: LiveRequest) -> tuple[str, LiveSession]:
-        engine, pictures = make_engine(lead_s=float("inf"))
+        engine, pictures = make_engine(lead_s=float("inf"), rendered=request.codec != CODES)
         self.engines.append(engine)
         self.pictures.append(pictures)
         self.begun.set()
@@ -65,14 +67,26 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it has not happened")
 
 
-def begin(sessions: LiveSessions, identity: str | None = "anna") -> Coroutine[Any, Any, Any]:
-    return sessions.begin(LiveRequest(identity=identity), ExitStack())
+def begin(
+    sessions: LiveSessions, identity: str | None = "anna", codec: Codec = "jpeg"
+) -> Coroutine[Any, Any, Any]:
+    consent = "Yes." if codec == CODES else None
+    request = LiveRequest(identity=identity, codec=codec, consent=consent)
+    return sessions.begin(request, ExitStack())
 
 
+@pytest.mark.parametrize(("codec", "n_counted"), [("jpeg", 40), (CODES, 0)])
 def test_frames_of_sessions_that_have_ended_are_counted(
-    loading: Loading, sessions: LiveSessions, monkeypatch: pytest.MonkeyPatch
+    loading: Loading,
+    sessions: LiveSessions,
+    monkeypatch: pytest.MonkeyPatch,
+    codec: Codec,
+    n_counted: int,
 ) -> None:
-    """A measurement during which another session ends counts no fewer frames than before."""
+    """A measurement during which another session ends counts no fewer frames than before.
+
+    Those of broadcasts, which take processor time of another process, are never counted.
+    """
     counts: list[int] = []
 
     async def rehearse(session: LiveSession, n_others: Callable[[], int]) -> FrameCost:
@@ -83,14 +97,14 @@ def test_frames_of_sessions_that_have_ended_are_counted(
         return FrameCost(1.0, 1.0)
 
     async def run() -> None:
-        await begin(sessions)
+        await begin(sessions, codec=codec)
         loading.speak(40)
         monkeypatch.setattr(LiveSession, "rehearse", rehearse)
         await begin(sessions)
         await sessions.close()
 
     asyncio.run(run())
-    assert counts == [40, 40]
+    assert counts == [n_counted, n_counted]
 
 
 @pytest.mark.parametrize("identity", ["anna", None])
