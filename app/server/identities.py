@@ -244,8 +244,8 @@ def _delete(service: Service, name: str) -> list[str]:
         if service.fits.find(name) is not None:
             removed.append(_relative(service, service.fits.remove(name)))
         removed += _delete_tables(service)
-        service.previews.forget(name)
-        service.avatars.forget(name)
+    service.previews.forget(name)  # without the lock: they wait while a person is loaded
+    service.avatars.forget(name)
     return [f"removed {one.removeprefix('removed ')}" for one in removed]
 
 
