@@ -1,6 +1,8 @@
 """Who may call the server: checks of Host, Origin and token, and headers that restrict the page.
 
-The checks come before any body is read. WebSockets pass the same checks as requests.
+The checks come before any body is read. WebSockets pass the same checks as requests. Addresses under
+/watch/KEY, which show a broadcast, are the exception: the key, which their routes check, takes the place
+of the token, and pages of other sites may open their WebSocket.
 """
 
 from __future__ import annotations
