@@ -31,8 +31,9 @@ def verify(
     Reads the signed manifest in the file, or in NAME.c2pa next to it, whether made by talkhead or by
     another tool, or the signed manifest of a live session or of a web export, whose files are then
     compared with it. The exit code is 0 if it is valid, and 1 if it is not: the file has changed or is
-    damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing
-    or were added, or, with --trust, the signer is not trusted.
+    damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing,
+    images were added to a folder of images, or, with --trust, the signer is not trusted. Other files
+    that were added to a folder are only listed, as not signed.
 
     [bold]Examples[/bold]
 
