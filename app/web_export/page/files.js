@@ -25,7 +25,7 @@ const BLOB_TYPES = { mp4: "video/mp4", js: "text/javascript" };
  * @property {number[]} scale Factor of each component of a code [nMouth].
  */
 
-/** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported", "line", "live", "microphone" or "sound". */
+/** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported", "line", "live", "microphone", "sound" or "broadcast". */
 export class TalkingHeadError extends Error {
   /** @param {string} code @param {string} message */
   constructor(code, message) {
