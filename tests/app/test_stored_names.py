@@ -18,8 +18,8 @@ from talkhead.storage import fingerprint
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        (PreprocessConfig(min_face=0.3), "059a307410587cbb"),
-        (PreprocessConfig(288, 0.8, True), "e1de01f3abda6dbc"),
+        (PreprocessConfig(min_face=0.3), "306d2df023ee045a"),
+        (PreprocessConfig(288, 0.8, True), "92b3cd0dde28c0b8"),
     ],
 )
 def test_datasets(config: PreprocessConfig, key: str) -> None:
