@@ -70,11 +70,19 @@ def read(one: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def check_pictures(seen: list[dict[str, Any]]) -> None:
-    """Check that each mouth is in its own frame."""
+    """Check that each mouth is in its own frame.
+
+    Where a browser is late in telling that the video shows a frame, the video may show the next one
+    when it is drawn. This is rare, even on a busy machine.
+    """
+    n_late = 0
     for one in seen:
         clip, frame, _ = read(one)
         assert frame == one["frame"]
-        assert clip == ping_pong(N_CLIP, 1, frame)[0]
+        if clip != ping_pong(N_CLIP, 1, frame)[0]:
+            assert clip == ping_pong(N_CLIP, 1, frame + 1)[0]
+            n_late += 1
+    assert n_late <= 1 + len(seen) // 20
 
 
 def test_footage_mouth_and_sound_are_in_step(show: Open) -> None:
