@@ -54,6 +54,8 @@ def write_small_masks(
     small = dataset.small_masks
     small.truncate(len(small))  # a mask may be written in part
     done = len(small)
+    if done >= n_frames:  # by a process that this one waited for
+        return
     segmenter = PersonSegmenter()
     frames = media.read_frames(video, start_s=done / FRAME_RATE, n_frames=n_frames - done)
     masks = map_concurrently(

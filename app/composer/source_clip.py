@@ -230,7 +230,7 @@ def footage_of(
     rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + frame_at(times[-1], rate)
     if dataset.info.joins:  # at 25 per second, like the dataset
-        n_frames = _n_first(dataset)
+        n_frames = dataset.info.joins[0]
     dataset = dataset.matched(face)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))

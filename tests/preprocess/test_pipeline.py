@@ -231,7 +231,8 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     write_small_masks(long, clip, gone + 2, SilentProgress())
     assert has_small_masks(long, gone + 2) and not has_small_masks(long, N_FRAMES)
     write_small_masks(long, clip, N_FRAMES, SilentProgress())
-    assert has_small_masks(long, N_FRAMES)
+    write_small_masks(long, clip, N_FRAMES, SilentProgress())
+    assert has_small_masks(long, N_FRAMES) and len(long.small_masks) == N_FRAMES
     for frame in range(N_FRAMES):
         expected = enlarged_mask(shrunk_mask(short.masks[frame]), short.info.crop_size)
         assert np.array_equal(long.person(frame), expected)
